@@ -1,0 +1,1 @@
+"""The HTTP API: one file a resource, each with `routes(deps)` giving (path, resource, suffix)."""

@@ -1,0 +1,269 @@
+"""Runs: create, wait, stream, batch, list, get, join, cancel, delete; on a thread and without one."""
+
+from __future__ import annotations
+
+import json
+import logging
+import re
+from typing import Any
+from uuid import UUID
+
+import orjson
+from falcon import HTTP_200, HTTP_202, HTTP_204
+from falcon.asgi import Request, Response
+
+from duragraph.api.http import (
+    answer_json,
+    check_text,
+    parse_json,
+    path_uuid,
+    query_bool,
+    query_choice,
+    query_int,
+    query_list,
+    read_body,
+    read_json,
+)
+from duragraph.api.stream import (
+    Cursor,
+    Modes,
+    Run,
+    cancel_runs,
+    output_of,
+    parse_cursor,
+    stream_run,
+    wait_for_run,
+)
+from duragraph.deps import Deps
+from duragraph.errors import Invalid, NotFound
+from duragraph.models import STREAM_MODES, RunBatch, RunCreate, RunsCancel
+from duragraph.store import Ended
+
+log = logging.getLogger("duragraph.runs")
+
+Route = tuple[str, object, str | None]
+
+_ACTIONS = ("interrupt", "rollback")
+_KEY = re.compile(r"[\x20-\x7e]{1,255}")
+_FRESH = Cursor(0, fresh=True)
+
+
+def routes(deps: Deps) -> list[Route]:
+    """The paths of this resource."""
+    runs, one = Runs(deps), OneRun(deps)
+    places: list[Route] = []
+    for base in ("/threads/{thread_id}/runs", "/runs"):
+        places += [
+            (base, runs, None),
+            (f"{base}/stream", runs, "stream"),
+            (f"{base}/wait", runs, "wait"),
+            (f"{base}/{{run_id}}", one, None),
+            (f"{base}/{{run_id}}/stream", one, "stream"),
+            (f"{base}/{{run_id}}/join", one, "join"),
+            (f"{base}/{{run_id}}/wait", one, "join"),
+            (f"{base}/{{run_id}}/cancel", one, "cancel"),
+        ]
+    return [*places, ("/runs/batch", runs, "batch"), ("/runs/cancel", runs, "cancel")]
+
+
+class Runs:
+    """The runs of a thread, or of none."""
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+
+    async def on_post(self, req: Request, resp: Response, thread_id: str | None = None) -> None:
+        """Create a run and answer it at once."""
+        _, run, raw = await self._create(req, thread_id)
+        resp.set_header("Content-Location", run.path)
+        answer_json(resp, raw)
+
+    async def on_post_stream(self, req: Request, resp: Response, thread_id: str | None = None) -> None:
+        """Create a run and answer its events."""
+        asked, run, _ = await self._create(req, thread_id, brief=True)
+        stream_run(self._deps, req, resp, run, _FRESH, cancel_on_disconnect=asked.on_disconnect == "cancel")
+
+    async def on_post_wait(self, req: Request, resp: Response, thread_id: str | None = None) -> None:
+        """Create a run and answer its output."""
+        asked, run, _ = await self._create(req, thread_id, brief=True)
+        wait_for_run(self._deps, req, resp, run, cancel_on_disconnect=asked.on_disconnect == "cancel")
+
+    async def on_post_batch(self, req: Request, resp: Response) -> None:
+        """Create several stateless runs: all or none."""
+        raw = await read_body(req)
+        parse_json(raw, RunBatch)
+        requests = [self._request(req, None, one, key=False) for one in split_array(raw)]
+        runs = await self._deps.store.create_runs(self._deps.tenant, requests)
+        self._deps.hub.ready()
+        log.info("runs created", extra={"runs": len(runs)})
+        answer_json(resp, b"[" + b",".join(runs) + b"]")
+
+    async def on_get(self, req: Request, resp: Response, thread_id: str | None = None) -> None:
+        """Runs, newest first: an array on a thread, else {"runs": [...], "total": how many are shown}."""
+        thread = None if thread_id is None else path_uuid(thread_id, "thread_id")
+        options: dict[str, Any] = {
+            "limit": query_int(req, "limit", 10, 1, 1000),
+            "offset": query_int(req, "offset", 0),
+            "status": req.get_param("status"),
+            "select": query_list(req, "select"),
+        }
+        asked = orjson.dumps({name: value for name, value in options.items() if value is not None})
+        check_text(asked)
+        runs = await self._deps.store.list_runs(self._deps.tenant, thread, asked)
+        if thread is None:
+            runs = b'{"runs":%b,"total":%d}' % (runs, len(orjson.loads(runs)))
+        answer_json(resp, runs)
+
+    async def on_post_cancel(self, req: Request, resp: Response) -> None:
+        """Cancel many runs."""
+        asked, _ = await read_json(req, RunsCancel)
+        if (asked.run_ids is None) == (asked.status is None) or (
+            asked.status is not None and asked.thread_id is not None
+        ):
+            raise Invalid(
+                "name the runs by run_ids (with thread_id), or by status, not both",
+                code="invalid_field",
+                field="run_ids",
+            )
+        action = query_choice(req, "action", _ACTIONS, asked.action or "interrupt")
+        request = asked.model_dump(mode="json", exclude_none=True)
+        if not await cancel_runs(self._deps, {**request, "action": action, "reason": _reason(req, action)}):
+            raise NotFound("No such run is pending or running.", code="run_not_found", hint="they may have ended")
+        resp.status = HTTP_204
+
+    async def _create(
+        self, req: Request, thread_id: str | None, *, brief: bool = False
+    ) -> tuple[RunCreate, Run, bytes]:
+        """What was asked, and the new run; its Run object too, unless `brief`."""
+        thread = None if thread_id is None else path_uuid(thread_id, "thread_id")
+        asked, raw = await read_json(req, RunCreate)
+        superseded: list[Ended] = []
+        if thread is not None and asked.multitask_strategy in ("interrupt", "rollback"):
+            superseded = await self._deps.store.thread_line(self._deps.tenant, thread)
+        made = await self._deps.batches.create.add(self._request(req, thread, raw, brief=brief))
+        self._deps.tell_ended(superseded)
+        ids = orjson.loads(made)
+        log.info("run created", extra={"run_id": ids["run_id"], "thread_id": ids["thread_id"]})
+        resumable = bool(asked.stream_resumable)
+        run = Run(UUID(ids["run_id"]), UUID(ids["thread_id"]), resumable, stateless=thread is None)
+        return asked, run, made
+
+    def _request(
+        self, req: Request, thread: UUID | None, raw: bytes, *, key: bool = True, brief: bool = False
+    ) -> bytes:
+        """One request of create_runs; the body goes in as it came."""
+        known = {
+            "thread_id": thread and str(thread),
+            "idempotency_key": _idempotency_key(req) if key else None,
+            "request_id": req.context.request_id,
+            "brief": brief,
+        }
+        return b'%b,"body":%b}' % (orjson.dumps(known)[:-1], raw)
+
+
+class OneRun:
+    """One run, with its thread in the path or without."""
+
+    def __init__(self, deps: Deps) -> None:
+        self._deps = deps
+
+    async def on_get(self, req: Request, resp: Response, run_id: str, thread_id: str | None = None) -> None:
+        """The Run object."""
+        answer_json(resp, await self._get(req, run_id, thread_id))
+
+    async def on_delete(self, req: Request, resp: Response, run_id: str, thread_id: str | None = None) -> None:
+        """Delete a run and its checkpoints, ending it first."""
+        run, thread = _ids(run_id, thread_id)
+        ended = await self._deps.store.delete_run(self._deps.tenant, thread, run)
+        self._deps.tell_ended(ended)
+        self._deps.hub.changed((run,))
+        log.info("run deleted", extra={"run_id": str(run)})
+        resp.status = HTTP_204
+
+    async def on_get_join(self, req: Request, resp: Response, run_id: str, thread_id: str | None = None) -> None:
+        """The run's output, when it has ended."""
+        cancel = query_bool(req, "cancel_on_disconnect")
+        run = Run.of(await self._get(req, run_id, thread_id))
+        wait_for_run(self._deps, req, resp, run, cancel_on_disconnect=cancel)
+
+    on_post_join = on_get_join
+
+    async def on_get_stream(self, req: Request, resp: Response, run_id: str, thread_id: str | None = None) -> None:
+        """The run's events: from now on, or after Last-Event-ID."""
+        cancel = query_bool(req, "cancel_on_disconnect")
+        modes = _stream_modes(req)
+        run = Run.of(await self._get(req, run_id, thread_id), stateless=thread_id is None)
+        cursor = await self._cursor(req, run)
+        stream_run(self._deps, req, resp, run, cursor, modes=modes, cancel_on_disconnect=cancel)
+
+    async def on_post_cancel(self, req: Request, resp: Response, run_id: str, thread_id: str | None = None) -> None:
+        """End a run at once; with `wait` answer its output."""
+        run, thread = _ids(run_id, thread_id)
+        action = query_choice(req, "action", _ACTIONS, "interrupt")
+        wait = query_bool(req, "wait")
+        request = {"run_ids": [str(run)], "action": action, "reason": _reason(req, action)}
+        if thread is not None:
+            request["thread_id"] = str(thread)
+        if not await cancel_runs(self._deps, request):
+            raise NotFound(
+                "Run not found or already ended.", code="run_not_found", hint="GET the run to see", field="run_id"
+            )
+        resp.status = HTTP_202
+        if wait:
+            answer_json(resp, await output_of(self._deps, run), HTTP_200)
+
+    async def _get(self, req: Request, run_id: str, thread_id: str | None) -> bytes:
+        run, thread = _ids(run_id, thread_id)
+        return await self._deps.store.get_run(self._deps.tenant, run, thread)
+
+    async def _cursor(self, req: Request, run: Run) -> Cursor:
+        last = req.get_header("Last-Event-ID") or req.get_param("last_event_id")
+        if last is not None and last.strip():
+            return parse_cursor(last.strip(), run)
+        _, seq = await self._deps.hub.position(run.run_id)
+        return Cursor(seq, fresh=seq == 0)
+
+
+def split_array(raw: bytes) -> list[bytes]:
+    """The elements of a JSON array, as they came."""
+    text = raw.decode()
+    decoder = json.JSONDecoder()
+    elements: list[bytes] = []
+    at = text.index("[") + 1
+    while True:
+        while text[at] in " \t\r\n,":
+            at += 1
+        if text[at] == "]":
+            return elements
+        _, end = decoder.raw_decode(text, at)
+        elements.append(text[at:end].encode())
+        at = end
+
+
+def _ids(run_id: str, thread_id: str | None) -> tuple[UUID, UUID | None]:
+    return path_uuid(run_id, "run_id"), None if thread_id is None else path_uuid(thread_id, "thread_id")
+
+
+def _idempotency_key(req: Request) -> str | None:
+    key: str | None = req.get_header("Idempotency-Key")
+    if key is not None and not _KEY.fullmatch(key):
+        raise Invalid(
+            "Idempotency-Key: must be 1 to 255 printable characters", code="invalid_field", field="Idempotency-Key"
+        )
+    return key
+
+
+def _stream_modes(req: Request) -> Modes:
+    modes = query_list(req, "stream_mode")
+    if wrong := [mode for mode in modes or () if mode not in STREAM_MODES]:
+        raise Invalid(
+            f"stream_mode: unknown mode {wrong[0]!r}",
+            code="invalid_parameter",
+            field="stream_mode",
+            hint=f"use {', '.join(STREAM_MODES)}",
+        )
+    return Modes(modes)
+
+
+def _reason(req: Request, action: str) -> str:
+    return f"{action} requested via {req.method} {req.path}"

@@ -1,0 +1,490 @@
+"""Follows runs for their readers: one LISTEN connection, one query a tick for all that changed, shared frames."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import secrets
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import suppress
+from itertools import islice
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
+
+import psycopg
+from psycopg import sql
+
+from duragraph.errors import DuragraphError
+from duragraph.store import EventRow, Store
+
+log = logging.getLogger("duragraph.hub")
+
+TERMINAL = frozenset({"success", "error", "timeout", "interrupted"})
+GONE = "gone"
+"""The status of a run that is no longer there: deleted or rolled back."""
+
+RUNS, READY, WORKERS = "duragraph_runs", "duragraph_ready", "duragraph_workers"
+_CHANNELS = (RUNS, READY, WORKERS)
+
+_TICK = 0.01
+_PAYLOAD = 7000  # PostgreSQL's limit is 7,999 bytes
+_READ_RUNS = 500
+_READ_EVENTS = 500
+_RING_FRAMES = 2000
+_RING_BYTES = 2**20
+_POLL_WITHOUT_LISTEN = 1.0
+_POLL_WITH_LISTEN = 5.0
+_PROBE_EVERY = 30.0
+_PROBE_PATIENCE = 2.0
+_RETRY_AFTER = (0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+class Frame:
+    """One event, rendered once for all its readers. `text` lacks the id line and the closing blank line."""
+
+    __slots__ = ("data", "event", "seq", "text")
+
+    def __init__(self, seq: int, event: bytes, data: bytes) -> None:
+        if b"\n" in data or b"\r" in data:
+            # Inside JSON text a line break is only ever white space.
+            data = data.replace(b"\n", b" ").replace(b"\r", b" ")
+        self.seq = seq
+        self.event = event.replace(b"\n", b" ").replace(b"\r", b" ").decode()
+        self.data = data
+        self.text = b"event: %b\r\ndata: %b\r\n" % (self.event.encode(), data)
+
+
+def parse_frames(packed: bytes) -> list[Frame]:
+    """The frames of one row of duragraph.read_events."""
+    frames: list[Frame] = []
+    for one in packed.split(b"\x1e") if packed else ():
+        seq, event, data = one.split(b"\x1f", 2)
+        frames.append(Frame(int(seq), event, data))
+    return frames
+
+
+class _Run:
+    """A run that somebody here follows: its status, and the frames base+1 .. tail."""
+
+    __slots__ = ("base", "bytes", "ended", "readers", "ring", "run_id", "status", "tail")
+
+    def __init__(self, run_id: UUID) -> None:
+        self.run_id = run_id
+        self.readers: set[Reader] = set()
+        self.ring: deque[Frame] = deque()
+        self.base = self.tail = self.bytes = 0
+        self.status = ""
+        self.ended = False
+
+    @property
+    def wants_frames(self) -> bool:
+        return any(reader.wants_frames for reader in self.readers)
+
+    def wake(self) -> None:
+        for reader in self.readers:
+            reader.wake()
+
+    def start_at(self, seq: int) -> None:
+        self.ring.clear()
+        self.base = self.tail = seq
+        self.bytes = 0
+
+    def apply(self, row: EventRow) -> bool:
+        """Take what was read; true when there is more to read."""
+        for frame in parse_frames(row.frames):
+            if frame.seq == self.tail + 1:
+                self.ring.append(frame)
+                self.tail = frame.seq
+                self.bytes += len(frame.text)
+        while len(self.ring) > 1 and (self.bytes > _RING_BYTES or len(self.ring) > _RING_FRAMES):
+            self.bytes -= len(self.ring.popleft().text)
+            self.base += 1
+        self.status = row.status
+        behind = self.wants_frames and self.tail < row.last_seq
+        self.ended = row.status in TERMINAL and not behind
+        return behind
+
+
+class Reader:
+    """A position in one run's events: bounded however slow its client is. Use as an async context."""
+
+    def __init__(self, hub: Hub, run_id: UUID, after: int, *, frames: bool = True) -> None:
+        self.run_id = run_id
+        self.after = after
+        self.wants_frames = frames
+        self.stopped = False
+        self.status = ""
+        self._hub = hub
+        self._event = asyncio.Event()
+        self._run: _Run | None = None
+
+    async def __aenter__(self) -> Self:
+        self._run = self._hub.attach(self)
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._hub.detach(self)
+
+    def wake(self) -> None:
+        """Look again."""
+        self._event.set()
+
+    def stop(self) -> None:
+        """Give no more: the client has gone or the server is about to."""
+        self.stopped = True
+        self._event.set()
+
+    async def next(self, patience: float) -> list[Frame] | None:
+        """New frames; none after `patience` seconds; None when the run has ended (`status`) or `stop` was called."""
+        assert self._run is not None, "a reader is used inside its context"
+        deadline = asyncio.get_running_loop().time() + patience
+        while not self.stopped:
+            self._event.clear()
+            if frames := await self._take(self._run):
+                self.after = frames[-1].seq
+                return frames
+            if self._run.ended and (not self.wants_frames or self.after >= self._run.tail):
+                self.status = self._run.status
+                return None
+            try:
+                async with asyncio.timeout_at(deadline):
+                    await self._event.wait()
+            except TimeoutError:
+                return []
+        return None
+
+    async def _take(self, run: _Run) -> list[Frame]:
+        if not self.wants_frames or run.status == GONE:
+            return []
+        if self.after < run.base:
+            rows = await self._hub.read(self.run_id, self.after)
+            if frames := [frame for row in rows for frame in parse_frames(row.frames)]:
+                return frames
+            self.after = run.base  # retention has taken what was between
+        return list(islice(run.ring, self.after - run.base, self.after - run.base + _READ_EVENTS))
+
+
+class Hub:
+    """Tells readers what changed. The cursor is `seq`; a notification is only a hint, and without any it still works.
+
+    `ready()`, `lost()` and `changed()` are told by this process after its commits: they take effect here at once and in
+    the other processes by one NOTIFY a tick. `on_ready` and `on_lost` are called whoever told it.
+    """
+
+    def __init__(self, store: Store, listen_url: str) -> None:
+        self.on_ready: Callable[[], None] = lambda: None
+        self.on_lost: Callable[[int, int], None] = lambda worker_key, token: None
+        self.listening = False
+        self.problem: str | None = "not started"
+        self._store = store
+        self._listen_url = listen_url
+        self._origin = secrets.token_hex(4)
+        self._runs: dict[UUID, _Run] = {}
+        self._dirty: dict[UUID, None] = {}
+        self._dirty_event = asyncio.Event()
+        self._tell: dict[str, dict[str, None]] = {channel: {} for channel in _CHANNELS}
+        self._tell_event = asyncio.Event()
+        self._probed = asyncio.Event()
+        self._probe_word = ""
+        self._notifier: psycopg.AsyncConnection[Any] | None = None
+        self._tasks: list[asyncio.Task[None]] = []
+
+    async def start(self) -> None:
+        """Begin to listen and to read; returns once LISTEN is known to work or not."""
+        known = asyncio.Event()
+        for work in (self._read_loop(), self._tell_loop(), self._poll_loop(), self._listen_loop(known)):
+            self._tasks.append(asyncio.create_task(work))
+        with suppress(TimeoutError):
+            async with asyncio.timeout(_PROBE_PATIENCE + 3):
+                await known.wait()
+
+    async def close(self) -> None:
+        """Stop; what was still to be told is told first."""
+        with suppress(psycopg.Error, DuragraphError, OSError):
+            await self._tell_all()
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        if self._notifier is not None:
+            await self._notifier.close()
+
+    # told by this process
+
+    def changed(self, run_ids: Iterable[UUID | str], ended: str | None = None) -> None:
+        """Events or the status of these runs changed; with `ended`, to this terminal status."""
+        for given in run_ids:
+            run_id = given if isinstance(given, UUID) else UUID(given)
+            self._say(RUNS, run_id.hex)
+            self._mark(run_id, ended)
+
+    def ready(self) -> None:
+        """Something became claimable."""
+        self._say(READY, "1")
+        self.on_ready()
+
+    def lost(self, worker_key: int, token: int) -> None:
+        """A worker holds a lease that is no more."""
+        self._say(WORKERS, f"{worker_key}:{token}")
+        self.on_lost(worker_key, token)
+
+    # asked by readers
+
+    def reader(self, run_id: UUID, after: int = 0, *, frames: bool = True) -> Reader:
+        """A reader of the events after `after`, or of the ending alone."""
+        return Reader(self, run_id, after, frames=frames)
+
+    async def follow(self, run_id: UUID, after: int = 0) -> AsyncIterator[list[Frame]]:
+        """Frames in order until the run has ended and all were given."""
+        async with self.reader(run_id, after) as reader:
+            while (frames := await reader.next(60)) is not None:
+                if frames:
+                    yield frames
+
+    async def wait_done(self, run_id: UUID) -> str:
+        """The terminal status of a run, when it has ended; "gone" when it was deleted."""
+        async with self.reader(run_id, frames=False) as reader:
+            while await reader.next(60) is not None:
+                pass
+            return reader.status
+
+    async def position(self, run_id: UUID) -> tuple[str, int]:
+        """(status, number of the last event) of a run now."""
+        rows = await self._store.read_events([(run_id, 2**31 - 1, 0)])
+        return (rows[0].status, rows[0].last_seq) if rows else (GONE, 0)
+
+    async def read(self, run_id: UUID, after: int) -> list[EventRow]:
+        """Straight from the table, for a reader whose position the shared frames no longer cover."""
+        return await self._store.read_events([(run_id, after, _READ_EVENTS)])
+
+    def attach(self, reader: Reader) -> _Run:
+        """Subscribe first; the read that follows finds whatever came before."""
+        run = self._runs.setdefault(reader.run_id, _Run(reader.run_id))
+        if reader.wants_frames and not run.wants_frames:
+            run.start_at(reader.after)
+            run.ended = False
+        run.readers.add(reader)
+        self._mark(reader.run_id)
+        return run
+
+    def detach(self, reader: Reader) -> None:
+        """Forget a reader, and its run when nobody else follows it."""
+        run = self._runs.get(reader.run_id)
+        if run is not None:
+            run.readers.discard(reader)
+            if not run.readers:
+                del self._runs[reader.run_id]
+
+    def stop_readers(self) -> None:
+        """End all streams, for the clients to go on elsewhere."""
+        for run in list(self._runs.values()):
+            for reader in list(run.readers):
+                reader.stop()
+
+    @property
+    def followed(self) -> int:
+        """How many runs are followed here."""
+        return len(self._runs)
+
+    @property
+    def readers(self) -> int:
+        """How many readers there are."""
+        return sum(len(run.readers) for run in self._runs.values())
+
+    # reading
+
+    def _mark(self, run_id: UUID, ended: str | None = None) -> None:
+        run = self._runs.get(run_id)
+        if run is None:
+            return
+        if ended is not None and not run.wants_frames:
+            run.status, run.ended = ended, True
+            run.wake()
+            return
+        self._dirty[run_id] = None
+        self._dirty_event.set()
+
+    def _mark_all(self) -> None:
+        for run_id in self._runs:
+            self._mark(run_id)
+
+    async def _read_loop(self) -> None:
+        while True:
+            await self._dirty_event.wait()
+            self._dirty_event.clear()
+            while self._dirty:
+                await self._read_dirty()
+
+    async def _read_dirty(self) -> None:
+        """One query for everything that changed while the last one was under way."""
+        runs = [self._runs[run_id] for run_id in islice(self._dirty, _READ_RUNS) if run_id in self._runs]
+        for run_id in list(islice(self._dirty, _READ_RUNS)):
+            del self._dirty[run_id]
+        if not runs:
+            return
+        asked = {run.run_id: run for run in runs}
+        try:
+            rows = await self._store.read_events(
+                [(run.run_id, run.tail, _READ_EVENTS if run.wants_frames else 0) for run in runs]
+            )
+        except DuragraphError as error:
+            log.warning("events unreadable, trying again", extra={"problem": error.message})
+            self._dirty.update(dict.fromkeys(asked))
+            await asyncio.sleep(0.5)
+            return
+        for row in rows:
+            run = asked.pop(row.run_id)
+            if run.apply(row):
+                self._dirty[row.run_id] = None
+            run.wake()
+        for run in asked.values():
+            run.status, run.ended = GONE, True
+            run.wake()
+
+    async def _poll_loop(self) -> None:
+        """The safety net under the notifications, and all there is without them."""
+        while True:
+            await asyncio.sleep(_POLL_WITH_LISTEN if self.listening else _POLL_WITHOUT_LISTEN)
+            self._mark_all()
+
+    # telling the other processes
+
+    def _say(self, channel: str, word: str) -> None:
+        self._tell[channel][word] = None
+        self._tell_event.set()
+
+    async def _tell_loop(self) -> None:
+        while True:
+            await self._tell_event.wait()
+            self._tell_event.clear()
+            try:
+                await self._tell_all()
+            except (psycopg.Error, OSError) as error:
+                log.warning("notify failed", extra={"problem": str(error)})
+            await asyncio.sleep(_TICK)
+
+    async def _tell_all(self) -> None:
+        said, self._tell = self._tell, {channel: {} for channel in _CHANNELS}
+        for channel, words in said.items():
+            for payload in _payloads(f"@{self._origin} ", words):
+                await self._notify(channel, payload)
+
+    async def _notify(self, channel: str, payload: str) -> None:
+        if self._notifier is None or self._notifier.closed:
+            self._notifier = await self._connect()
+        try:
+            await self._notifier.execute("select pg_notify(%s, %s)", (channel, payload))
+        except psycopg.OperationalError:
+            self._notifier = await self._connect()
+            await self._notifier.execute("select pg_notify(%s, %s)", (channel, payload))
+
+    async def _connect(self) -> psycopg.AsyncConnection[Any]:
+        return await psycopg.AsyncConnection.connect(
+            self._listen_url,
+            autocommit=True,
+            application_name="duragraph hub",
+            prepare_threshold=None,
+            connect_timeout=10,
+            keepalives_idle=10,
+            keepalives_interval=5,
+            keepalives_count=3,
+        )
+
+    # hearing the other processes
+
+    async def _listen_loop(self, known: asyncio.Event) -> None:
+        failures = 0
+        while True:
+            try:
+                await self._listen(known)
+                failures = 0
+            except (psycopg.Error, OSError, TimeoutError) as error:
+                failures = 0 if self.listening else failures + 1
+                self._polling(str(error) or "LISTEN does not get through")
+            known.set()
+            await asyncio.sleep(_RETRY_AFTER[min(failures, len(_RETRY_AFTER) - 1)])
+
+    def _polling(self, problem: str) -> None:
+        self.problem = problem.splitlines()[0]
+        log.warning("listen lost, polling", extra={"problem": self.problem})
+        self.listening = False
+
+    async def _listen(self, known: asyncio.Event) -> None:
+        connection = await self._connect()
+        try:
+            for channel in _CHANNELS:
+                await connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
+            await self._probe()
+            # A pooler in transaction mode loses LISTEN without a word: only an echo proves it.
+            await self._hear(connection, _PROBE_PATIENCE)
+            if not self._probed.is_set():
+                raise TimeoutError("a NOTIFY did not come back: is the URL a pooler? set DURAGRAPH_LISTEN_URL")
+            self._listening(known)
+            while self._probed.is_set():
+                await self._hear(connection, _PROBE_EVERY, until_probed=False)
+                await self._probe()
+                await self._hear(connection, _PROBE_PATIENCE)
+            raise TimeoutError("a NOTIFY did not come back")
+        finally:
+            await connection.close()
+
+    def _listening(self, known: asyncio.Event) -> None:
+        log.info("listening")
+        self.listening, self.problem = True, None
+        known.set()
+        # Whatever was told while nobody listened is caught up with by reading.
+        self._mark_all()
+        self.on_ready()
+
+    async def _probe(self) -> None:
+        self._probed.clear()
+        self._probe_word = f"probe:{secrets.token_hex(4)}"
+        await self._notify(RUNS, f"@{self._origin} {self._probe_word}")
+
+    async def _hear(
+        self, connection: psycopg.AsyncConnection[Any], seconds: float, *, until_probed: bool = True
+    ) -> None:
+        async for notice in connection.notifies(timeout=seconds):
+            self._heard(notice.channel, notice.payload)
+            if until_probed and self._probed.is_set():
+                return
+
+    def _heard(self, channel: str, payload: str) -> None:
+        origin, _, words = payload.partition(" ") if payload.startswith("@") else ("", "", payload)
+        if origin == f"@{self._origin}":
+            if words == self._probe_word:
+                self._probed.set()
+            return
+        if channel == READY:
+            self.on_ready()
+        for word in words.split(",") if words else ():
+            with suppress(ValueError):
+                if channel == RUNS:
+                    self._mark(_run_id(word))
+                elif channel == WORKERS:
+                    worker_key, _, token = word.partition(":")
+                    self.on_lost(int(worker_key), int(token))
+
+
+def _run_id(word: str) -> UUID:
+    """From hex with or without dashes, or from 22 characters of base64."""
+    if len(word) == 22:
+        return UUID(bytes=base64.b64decode(word.replace("-", "+").replace("_", "/") + "=="))
+    return UUID(word)
+
+
+def _payloads(prefix: str, words: Iterable[str]) -> list[str]:
+    payloads: list[str] = []
+    line: list[str] = []
+    size = 0
+    for word in words:
+        if size + len(word) > _PAYLOAD:
+            payloads.append(prefix + ",".join(line))
+            line, size = [], 0
+        line.append(word)
+        size += len(word) + 1
+    return [*payloads, prefix + ",".join(line)] if line else payloads

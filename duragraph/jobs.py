@@ -1,0 +1,83 @@
+"""The periodic duties, run by procrastinate from its own schema: each tick is done once, by one of the processes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+
+import procrastinate
+from procrastinate.schema import SchemaManager
+
+from duragraph.config import Settings
+from duragraph.errors import DuragraphError
+from duragraph.hub import Hub
+from duragraph.store import Store
+
+log = logging.getLogger("duragraph.jobs")
+
+QUEUE_SCHEMA = "procrastinate"
+
+_LOOK_EVERY = 10.0
+_BEAT_EVERY = 60.0
+_RETRY_AFTER = 5.0
+_SWEEP = 1000
+
+
+def queue_schema_sql() -> str:
+    """The statements that make the queue's tables in the first schema of the search_path. They run once."""
+    return SchemaManager.get_schema()
+
+
+def make_queue(settings: Settings, store: Store, hub: Hub) -> procrastinate.App:
+    """The queue with its duties: one SQL function each."""
+    queue = procrastinate.App(
+        connector=procrastinate.PsycopgConnector(
+            conninfo=settings.listen_url,
+            kwargs={"options": f"-c search_path={QUEUE_SCHEMA}", "application_name": "duragraph jobs"},
+            min_size=1,
+            max_size=2,
+        )
+    )
+
+    @queue.periodic(cron="* * * * *")
+    @queue.task(name="sweep", queueing_lock="sweep")
+    async def sweep(timestamp: int) -> None:
+        released = await store.release_expired_leases(_SWEEP)
+        promoted = await store.promote_due(_SWEEP)
+        for one in released:
+            log.warning("lease expired", extra={"run_id": one["run_id"], "outcome": one["outcome"]})
+        hub.changed([one["run_id"] for one in released])
+        if released or promoted:
+            hub.ready()
+
+    @queue.periodic(cron="7 * * * *")
+    @queue.task(name="retain", queueing_lock="retain")
+    async def retain(timestamp: int) -> None:
+        await store.maintain_partitions()
+        if dropped := await store.sweep_retention(_SWEEP):
+            log.info("retention swept", extra={"dropped": dropped})
+
+    return queue
+
+
+async def run(settings: Settings, store: Store, hub: Hub) -> None:
+    """Do the duties until cancelled; what fails is tried again."""
+    while True:
+        try:
+            await store.maintain_partitions()
+            queue = make_queue(settings, store, hub)
+            async with queue.open_async():
+                await queue.run_worker_async(
+                    concurrency=4,
+                    install_signal_handlers=False,
+                    listen_notify=False,
+                    fetch_job_polling_interval=_LOOK_EVERY,
+                    abort_job_polling_interval=_BEAT_EVERY,
+                    update_heartbeat_interval=_BEAT_EVERY,
+                    stalled_worker_timeout=3 * _BEAT_EVERY,
+                    shutdown_graceful_timeout=2.0,
+                    delete_jobs="always",
+                )
+        except (procrastinate.exceptions.ProcrastinateException, DuragraphError, OSError) as problem:
+            log.warning("jobs interrupted, trying again", extra={"problem": str(problem)})
+        await asyncio.sleep(_RETRY_AFTER)

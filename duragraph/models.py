@@ -1,0 +1,159 @@
+"""Shapes of requests: what the edge must refuse. The rest passes through to the SQL functions as it came."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, RootModel
+
+StreamMode = Literal[
+    "values", "updates", "messages", "messages-tuple", "custom", "events", "debug", "tasks", "checkpoints"
+]
+STREAM_MODES = ("values", "updates", "messages", "messages-tuple", "custom", "events", "debug", "tasks", "checkpoints")
+
+Object = dict[str, Any]
+Nodes = Literal["*"] | list[str]
+
+
+class Shape(BaseModel):
+    """Strict in what it names, lenient about what it does not."""
+
+    model_config = ConfigDict(extra="ignore", strict=True, frozen=True)
+
+
+class Config(Shape):
+    """LangGraph's config of a run or an assistant."""
+
+    tags: list[str] | None = None
+    recursion_limit: Annotated[int, Field(ge=1, le=1_000_000)] | None = None
+    configurable: Object | None = None
+    metadata: Object | None = None
+
+
+class Checkpoint(Shape):
+    """A point in a thread's history."""
+
+    thread_id: UUID | None = None
+    checkpoint_ns: str | None = None
+    checkpoint_id: UUID | None = None
+    checkpoint_map: Object | None = None
+
+
+class Command(Shape):
+    """What a run may begin with instead of input. `resume` may be anything."""
+
+    update: Object | list[Any] | None = None
+    goto: str | Object | list[str | Object] | None = None
+
+
+class RunCreate(Shape):
+    """The body of every request that makes a run. `input` may be anything and is not looked at."""
+
+    assistant_id: str = Field(min_length=1, max_length=200)
+    checkpoint: Checkpoint | None = None
+    checkpoint_id: UUID | None = None
+    command: Command | None = None
+    metadata: Object | None = None
+    config: Config | None = None
+    context: Object | None = None
+    webhook: str | None = Field(default=None, max_length=65536)
+    interrupt_before: Nodes | None = None
+    interrupt_after: Nodes | None = None
+    stream_mode: StreamMode | list[StreamMode] | None = None
+    stream_subgraphs: bool | None = None
+    stream_resumable: bool | None = None
+    feedback_keys: list[str] | None = None
+    multitask_strategy: Literal["reject", "enqueue", "interrupt", "rollback"] | None = None
+    if_not_exists: Literal["create", "reject"] | None = None
+    on_completion: Literal["delete", "keep", "complete", "continue"] | None = None
+    on_disconnect: Literal["continue", "cancel"] | None = None
+    after_seconds: Annotated[float, Field(ge=0, le=315_360_000)] | None = None
+    checkpoint_during: bool | None = None
+    durability: Literal["sync", "async", "exit"] | None = None
+    priority: Annotated[int, Field(ge=-32768, le=32767)] | None = None
+    max_attempts: Annotated[int, Field(ge=1, le=1000)] | None = None
+
+
+class RunBatch(RootModel[list[RunCreate]]):
+    """Several runs at once: all are made or none."""
+
+    root: list[RunCreate] = Field(min_length=1, max_length=1000)
+
+
+class RunsCancel(Shape):
+    """Which runs to cancel: by id, by thread, or by status over the whole server."""
+
+    run_ids: list[UUID] | None = Field(default=None, max_length=10_000)
+    thread_id: UUID | None = None
+    status: Literal["pending", "running", "all"] | None = None
+    action: Literal["interrupt", "rollback"] | None = None
+
+
+class WorkerGraph(Shape):
+    """A graph that a worker serves."""
+
+    graph_id: str = Field(min_length=1, max_length=200)
+    definition: Object | None = None
+    schemas: Object | None = None
+
+
+class WorkerRegister(Shape):
+    """A worker's registration."""
+
+    worker_id: str = Field(min_length=1, max_length=200)
+    capacity: int = Field(default=10, ge=1, le=1_000_000)
+    lease_seconds: int = Field(default=30, ge=1, le=86400)
+    build_id: str | None = Field(default=None, max_length=200)
+    graphs: list[WorkerGraph] = Field(default_factory=list, max_length=10_000)
+    details: Object | None = None
+
+
+class WorkerClaim(Shape):
+    """A worker's poll for runs."""
+
+    max_runs: int = Field(default=1, ge=0, le=1000)
+    wait_seconds: float = Field(default=0, ge=0)
+    held: list[int] = Field(default_factory=list, max_length=100_000)
+
+
+class WorkerBeat(Shape):
+    """A heartbeat, of our protocol when `held` is there, else of the published one."""
+
+    held: list[int] | None = Field(default=None, max_length=100_000)
+    active_runs: int = Field(default=0, ge=0, le=2**31 - 1)
+    details: Object | None = None
+    status: str | None = None
+    total_runs: int | None = None
+    failed_runs: int | None = None
+
+
+class LegacyCapabilities(Shape):
+    """Of the published protocol's registration."""
+
+    graphs: list[str] = Field(default_factory=list)
+    max_concurrent_runs: int = Field(default=10, ge=1, le=1_000_000)
+
+
+class LegacyRegister(Shape):
+    """The published protocol's registration."""
+
+    worker_id: str = Field(min_length=1, max_length=200)
+    name: str | None = None
+    capabilities: LegacyCapabilities = Field(default_factory=LegacyCapabilities)
+    graph_definitions: list[Object] = Field(default_factory=list)
+
+
+class LegacyPoll(Shape):
+    """The published protocol's poll."""
+
+    max_tasks: int = Field(default=1, ge=0, le=1000)
+
+
+class LegacyEvent(Shape):
+    """The published protocol's event."""
+
+    run_id: str
+    event_type: str
+    data: Object = Field(default_factory=dict)
+    node_id: str | None = None

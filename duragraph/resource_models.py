@@ -1,0 +1,381 @@
+"""Shapes of assistants, threads and states: of requests, refused here when wrong, and of answers, for the description."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from duragraph.models import Checkpoint, Config, Object, Shape
+
+Limit = Annotated[int, Field(ge=1, le=1000)]
+Offset = Annotated[int, Field(ge=0, le=2**31 - 1)]
+Order = Literal["asc", "desc"]
+Text = Annotated[str, Field(max_length=10_000)]
+GraphId = Annotated[str, Field(min_length=1, max_length=200)]
+
+AssistantField = Literal[
+    "assistant_id",
+    "graph_id",
+    "name",
+    "description",
+    "config",
+    "context",
+    "created_at",
+    "updated_at",
+    "metadata",
+    "version",
+]
+ThreadField = Literal[
+    "thread_id",
+    "created_at",
+    "updated_at",
+    "state_updated_at",
+    "metadata",
+    "config",
+    "status",
+    "values",
+    "interrupts",
+    "error",
+]
+ThreadStatus = Literal["idle", "busy", "interrupted", "error"]
+
+
+# requests
+
+
+class AssistantCreate(Shape):
+    """A new assistant."""
+
+    assistant_id: UUID | None = None
+    graph_id: GraphId
+    config: Config | None = None
+    context: Object | None = None
+    metadata: Object | None = None
+    if_exists: Literal["raise", "do_nothing"] | None = None
+    name: Text | None = None
+    description: Text | None = None
+
+
+class AssistantPatch(Shape):
+    """What changes in an assistant: metadata is merged, config and context are replaced."""
+
+    graph_id: GraphId | None = None
+    config: Config | None = None
+    context: Object | None = None
+    metadata: Object | None = None
+    name: Text | None = None
+    description: Text | None = None
+
+
+class AssistantCount(Shape):
+    """Which assistants are meant."""
+
+    metadata: Object | None = None
+    graph_id: GraphId | None = None
+    name: Text | None = None
+
+
+class AssistantSearch(AssistantCount):
+    """A page of assistants."""
+
+    limit: Limit | None = Field(default=None, description="10 when not given.")
+    offset: Offset | None = None
+    sort_by: Literal["assistant_id", "created_at", "updated_at", "name", "graph_id"] | None = None
+    sort_order: Order | None = None
+    select: list[AssistantField] | None = None
+
+
+class AssistantVersions(Shape):
+    """A page of an assistant's versions."""
+
+    limit: Limit | None = Field(default=None, description="10 when not given.")
+    offset: Offset | None = None
+    metadata: Object | None = None
+
+
+class AssistantLatest(Shape):
+    """The version an assistant shall have; may be a query parameter instead."""
+
+    version: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+
+
+class Ttl(Shape):
+    """How long a thread is kept, in minutes, and what then becomes of it."""
+
+    ttl: Annotated[float, Field(ge=0, le=52_560_000)]
+    strategy: Literal["delete", "keep_latest"] | None = None
+
+
+class Update(Shape):
+    """One update of a superstep."""
+
+    values: Object | list[Object] | None = None
+    as_node: str | None = None
+
+
+class Superstep(Shape):
+    """Updates that make one checkpoint together."""
+
+    updates: list[Update] = Field(max_length=1000)
+
+
+class ThreadCreate(Shape):
+    """A new thread."""
+
+    thread_id: UUID | None = None
+    metadata: Object | None = None
+    if_exists: Literal["raise", "do_nothing"] | None = None
+    graph_id: GraphId | None = None
+    ttl: Ttl | None = None
+    supersteps: list[Superstep] | None = Field(default=None, max_length=1000)
+
+
+class ThreadPatch(Shape):
+    """What changes in a thread: metadata is merged at the top level."""
+
+    metadata: Object | None = None
+    ttl: Ttl | None = None
+
+
+class ThreadCount(Shape):
+    """Which threads are meant."""
+
+    metadata: Object | None = None
+    values: Object | None = None
+    status: ThreadStatus | None = None
+    ids: list[UUID] | None = Field(default=None, max_length=10_000)
+
+
+class ThreadSearch(ThreadCount):
+    """A page of threads."""
+
+    limit: Limit | None = Field(default=None, description="10 when not given.")
+    offset: Offset | None = None
+    sort_by: Literal["thread_id", "status", "created_at", "updated_at", "state_updated_at"] | None = None
+    sort_order: Order | None = None
+    select: list[ThreadField] | None = None
+    extract: dict[str, str] | None = Field(
+        default=None, max_length=10, description='{alias: path}, such as "values.messages[-1].content".'
+    )
+
+
+class Configured(Shape):
+    """A checkpoint inside a config."""
+
+    configurable: Checkpoint
+
+
+class StateUpdate(Shape):
+    """A change of a thread's state from outside."""
+
+    values: Object | list[Object] | None = None
+    as_node: str | None = None
+    checkpoint: Checkpoint | Configured | None = None
+    checkpoint_id: UUID | None = None
+
+
+class StateAt(Shape):
+    """Which state is meant."""
+
+    checkpoint: Checkpoint | Configured
+    subgraphs: bool | None = None
+
+
+class StateSearch(Shape):
+    """A page of a thread's history."""
+
+    limit: Limit | None = Field(default=None, description="1 when not given.")
+    before: UUID | Configured | Checkpoint | None = None
+    metadata: Object | None = None
+    checkpoint: Checkpoint | Configured | None = None
+
+
+# answers
+
+
+class Answer(BaseModel):
+    """What an answer has; more may be added."""
+
+    model_config = ConfigDict(extra="forbid")
+
+
+class Error(Answer):
+    """What went wrong. `code` is stable and for programs; `field` names the part of the request at fault."""
+
+    detail: str
+    code: str
+    field: str | None = None
+    hint: str | None = None
+
+
+class AssistantVersion(Answer):
+    """One version of an assistant."""
+
+    assistant_id: UUID
+    graph_id: str
+    config: Object
+    context: Object
+    metadata: Object
+    name: str
+    description: str | None
+    version: int
+    created_at: str
+
+
+class Assistant(AssistantVersion):
+    """A graph with a configuration."""
+
+    updated_at: str
+
+
+class AssistantList(Answer):
+    """A page of assistants, in the older form."""
+
+    assistants: list[Assistant]
+    total: int
+
+
+class DrawnNode(Answer):
+    """A node of a drawing."""
+
+    id: str
+    type: str
+    data: Object
+
+
+class DrawnEdge(Answer):
+    """An edge of a drawing."""
+
+    source: str
+    target: str
+    conditional: bool | None = None
+    data: str | None = None
+
+
+class Drawing(Answer):
+    """A graph to be drawn."""
+
+    nodes: list[DrawnNode]
+    edges: list[DrawnEdge]
+
+
+class GraphSchemas(Answer):
+    """JSON Schemas of what goes into a graph and comes out."""
+
+    graph_id: str
+    input_schema: Object | None
+    output_schema: Object | None
+    state_schema: Object | None
+    config_schema: Object | None
+    context_schema: Object | None
+
+
+class Interrupt(Answer):
+    """A question to a person."""
+
+    id: str
+    value: Any
+
+
+class Problem(Answer):
+    """Why a run failed."""
+
+    error: str
+    message: str
+
+
+class ThreadTtl(Answer):
+    """How long a thread is kept."""
+
+    strategy: str
+    ttl_minutes: float
+    expires_at: str
+
+
+class Thread(Answer):
+    """A conversation: a line of runs over one state."""
+
+    thread_id: UUID
+    created_at: str
+    updated_at: str
+    state_updated_at: str | None
+    metadata: Object
+    status: ThreadStatus
+    config: Object
+    values: Object | None
+    error: Problem | None
+    interrupts: dict[str, list[Interrupt]]
+    ttl: ThreadTtl | None = None
+    extracted: Object | None = None
+
+
+class ThreadList(Answer):
+    """A page of threads, in the older form."""
+
+    threads: list[Thread]
+    total: int
+
+
+class Point(Answer):
+    """A point in a thread's history."""
+
+    thread_id: UUID
+    checkpoint_ns: str
+    checkpoint_id: UUID | None = None
+
+
+class StateTask(Answer):
+    """What runs next, or ran then."""
+
+    id: str
+    name: str
+    path: list[str | int]
+    error: str | None
+    interrupts: list[Interrupt]
+    checkpoint: Point | None
+    state: ThreadState | None
+    result: Any
+
+
+class ThreadState(Answer):
+    """The state of a thread at a checkpoint; nothing but empty values before the first."""
+
+    values: Object
+    next: list[str]
+    tasks: list[StateTask]
+    metadata: Object
+    created_at: str | None
+    checkpoint: Point | None
+    parent_checkpoint: Point | None
+    interrupts: list[Interrupt]
+    checkpoint_id: UUID | None
+    parent_checkpoint_id: UUID | None
+
+
+class StateUpdated(Answer):
+    """The checkpoint an update made."""
+
+    checkpoint: Point
+    configurable: Point
+    checkpoint_id: UUID
+
+
+class Ok(Answer):
+    """The server answers."""
+
+    ok: bool
+    services: Object
+
+
+class Health(Answer):
+    """How the server is: healthy; degraded, which works with something missing; or unhealthy, which does not work."""
+
+    status: Literal["healthy", "degraded", "unhealthy"]
+    version: str
+    reasons: list[str]
+    draining: bool
+    listen: Object
+    pool: Object
+    schema_version: Object

@@ -1,0 +1,593 @@
+"""The only SQL text of the control plane: one method a SQL function, same name; JSON goes through unparsed."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import select
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, LiteralString, Self, TypedDict, cast
+from uuid import UUID
+
+import orjson
+import psycopg
+from psycopg.abc import Buffer
+from psycopg.adapt import Dumper, Loader
+from psycopg.pq import ConnStatus
+from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
+
+from duragraph.config import Settings
+from duragraph.errors import DuragraphError, Invalid, Unavailable, from_sqlstate
+
+log = logging.getLogger("duragraph.store")
+
+Connection = psycopg.AsyncConnection[Any]
+Row = tuple[Any, ...]
+Parameters = Sequence[object] | Mapping[str, object]
+
+_AGAIN = frozenset({"40001", "40P01"})
+_POOL_PATIENCE = 10.0
+
+
+class Beat(TypedDict):
+    """The answer to one beat: `known` false means that the worker must register again."""
+
+    worker_key: int
+    known: bool
+    lost: list[int]
+    status: str
+
+
+class Ended(TypedDict):
+    """A run that was ended, or is about to be, and the lease it had, if any."""
+
+    run_id: str
+    worker_key: int | None
+    token: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Writes:
+    """The Writes of one request: their JSON texts with commas between, their runs, and the status each ends in."""
+
+    text: bytes
+    run_ids: list[str]
+    ends: list[str | None]
+
+
+Written = list[dict[str, Any]]
+"""One result a Write, in order: {"run_id", "token", "ok", "reason"?}."""
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """What claim_runs gave: the Claims as a JSON array, how many, the marks for next time, seconds to the next due."""
+
+    runs: bytes
+    count: int
+    marks: bytes
+    next_due: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """A page of a search: the rows as a JSON array, how many match in all, and the offset of the next page, if any."""
+
+    items: bytes
+    total: int
+    next_offset: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class EventRow:
+    """The events of one run after a cursor. `frames` is as duragraph.read_events packs them."""
+
+    run_id: UUID
+    status: str
+    last_seq: int
+    frames: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerRow:
+    """Where a worker's key leads."""
+
+    worker_key: int
+    protocol: int
+    status: str
+    lease_seconds: int
+    graphs: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class LegacyLease:
+    """What the published protocol leaves to the server to know about a run in progress."""
+
+    token: int
+    write_no: int
+    started: bool
+    worker_key: int
+    temporary: bool
+    graph_id: str
+    checkpoint: dict[str, Any] | None
+    kwargs: dict[str, Any]
+    definition: dict[str, Any]
+
+
+class Json:
+    """JSON text on its way to PostgreSQL, as it came."""
+
+    __slots__ = ("text",)
+
+    def __init__(self, text: bytes) -> None:
+        self.text = text
+
+
+class _JsonDumper(Dumper):
+    """Of no type, so that PostgreSQL takes it for json or jsonb, as the function wants."""
+
+    oid = 0
+
+    def dump(self, obj: Json) -> Buffer:
+        return obj.text
+
+
+class _BytesLoader(Loader):
+    """Text and JSON come as the bytes they are: most of them go straight into an answer."""
+
+    def load(self, data: Buffer) -> bytes:
+        return bytes(data)
+
+
+async def _configure(connection: Connection) -> None:
+    connection.adapters.register_dumper(Json, _JsonDumper)
+    for kind in ("text", "json", "jsonb"):
+        connection.adapters.register_loader(kind, _BytesLoader)
+
+
+def make_pool(settings: Settings) -> AsyncConnectionPool[Connection]:
+    """A closed pool: each call is its own transaction. Without prepared statements behind a PgBouncer."""
+    timeout_ms = round(settings.statement_timeout * 1000)
+
+    async def configure(connection: Connection) -> None:
+        await _configure(connection)
+        # Not as a start-up option: PgBouncer refuses those.
+        await connection.execute("select set_config('statement_timeout', %s, false)", (str(timeout_ms),))
+
+    return AsyncConnectionPool(
+        settings.database_url,
+        connection_class=psycopg.AsyncConnection[Any],
+        kwargs={
+            "autocommit": True,
+            "application_name": "duragraph",
+            "prepare_threshold": getattr(settings, "prepare_threshold", 5),
+            "keepalives_idle": 30,
+            "keepalives_interval": 10,
+            "keepalives_count": 3,
+            "connect_timeout": 10,
+        },
+        configure=configure,
+        min_size=settings.pool_min,
+        max_size=settings.pool_max,
+        timeout=_POOL_PATIENCE,
+        open=False,
+        name="duragraph",
+    )
+
+
+class Store:
+    """The SQL functions as methods. A `DuragraphError` tells what went wrong; bytes are JSON as PostgreSQL wrote it."""
+
+    def __init__(self, pool: AsyncConnectionPool[Connection]) -> None:
+        self.pool = pool
+
+    @classmethod
+    def of(cls, settings: Settings) -> Self:
+        """A store with a pool of its own, not yet open."""
+        return cls(make_pool(settings))
+
+    async def open(self) -> None:
+        """Open the pool; its connections are made in the background."""
+        await self.pool.open()
+
+    async def close(self) -> None:
+        """Close the pool."""
+        await self.pool.close(timeout=5)
+
+    # runs
+
+    async def create_runs(self, tenant: int, requests: Sequence[bytes]) -> list[bytes]:
+        """Requests as JSON -> Run objects as JSON, in order. All or nothing."""
+        rows = await self._rows(
+            "select r.value::text from json_array_elements(duragraph.create_runs(%s, %s::json)) r(value)",
+            (tenant, _array(requests)),
+        )
+        return [row[0] for row in rows]
+
+    async def get_run(self, tenant: int, run_id: UUID, thread_id: UUID | None = None) -> bytes:
+        """A Run object."""
+        return await self._read("select duragraph.get_run(%s, %s, %s)::text", (tenant, run_id, thread_id))
+
+    async def list_runs(self, tenant: int, thread_id: UUID | None, options: bytes) -> bytes:
+        """An array of Run objects, newest first."""
+        return await self._read("select duragraph.list_runs(%s, %s, %s)::text", (tenant, thread_id, Json(options)))
+
+    async def delete_run(self, tenant: int, thread_id: UUID | None, run_id: UUID) -> list[Ended]:
+        """Delete a run and its checkpoints; a running one is ended first and given."""
+        answer = await self._object("select duragraph.delete_run(%s, %s, %s)::text", (tenant, thread_id, run_id))
+        return cast("list[Ended]", answer["runs"])
+
+    async def cancel_runs(self, tenant: int, request: bytes) -> list[Ended]:
+        """What was ended at once; `NotFound` when nothing matched."""
+        answer = await self._object("select duragraph.cancel_runs(%s, %s)::text", (tenant, Json(request)))
+        return cast("list[Ended]", answer["runs"])
+
+    async def thread_line(self, tenant: int, thread_id: UUID) -> list[Ended]:
+        """The runs of a thread that have not ended, with the leases of those that run."""
+        rows = await self._rows(
+            "select x.run_id, l.worker_key, l.token from ("
+            "   select shard, active_run_id as run_id from duragraph.slots"
+            "     where shard = duragraph.shard_of(%(thread)s) and tenant_id = %(tenant)s and thread_id = %(thread)s"
+            "   union all select shard, run_id from duragraph.waiting"
+            "     where shard = duragraph.shard_of(%(thread)s) and tenant_id = %(tenant)s and thread_id = %(thread)s"
+            " ) x left join duragraph.leases l on l.shard = x.shard and l.run_id = x.run_id where x.run_id is not null",
+            {"tenant": tenant, "thread": thread_id},
+            again=True,
+        )
+        return [Ended(run_id=str(run), worker_key=key, token=token) for run, key, token in rows]
+
+    async def run_output(self, tenant: int, run_id: UUID) -> tuple[str, bool, bytes]:
+        """(status, done, what wait and join answer)."""
+        rows = await self._rows(
+            "select o ->> 'status', (o ->> 'done')::boolean, coalesce((o -> 'output')::text, 'null')"
+            " from duragraph.run_output(%s, %s) o",
+            (tenant, run_id),
+            again=True,
+        )
+        status, done, output = rows[0]
+        return status.decode(), done, output
+
+    async def read_events(self, cursors: Sequence[tuple[UUID, int, int]]) -> list[EventRow]:
+        """Events after (run, seq), at most so many each: one row a run that is still there."""
+        request = orjson.dumps([{"run_id": str(run), "after": after, "limit": limit} for run, after, limit in cursors])
+        rows = await self._rows(
+            "select run_id, status, last_seq, frames from duragraph.read_events(%s)", (Json(request),), again=True
+        )
+        return [EventRow(run, status.decode(), last_seq, frames or b"") for run, status, last_seq, frames in rows]
+
+    # what workers do
+
+    async def register_worker(self, tenant: int, request: bytes) -> bytes:
+        """{"worker_key", "worker_id", "lease_seconds", "graph_ids"}."""
+        return await self._one("select duragraph.register_worker(%s, %s)::text", (tenant, Json(request)))
+
+    async def drain_worker(self, tenant: int, worker_id: str) -> bytes:
+        """From now on the worker's claims give nothing."""
+        return await self._one("select duragraph.drain_worker(%s, %s)::text", (tenant, worker_id))
+
+    async def deregister_worker(self, tenant: int, worker_id: str) -> bytes:
+        """The worker goes; its leases are handed back at once."""
+        return await self._one("select duragraph.deregister_worker(%s, %s)::text", (tenant, worker_id))
+
+    async def find_worker(self, tenant: int, worker_id: str) -> WorkerRow | None:
+        """The key of a registered worker."""
+        rows = await self._rows(
+            "select worker_key, protocol, status, lease_seconds, graph_keys from duragraph.workers"
+            " where tenant_id = %s and worker_id = %s",
+            (tenant, worker_id),
+            again=True,
+        )
+        if not rows:
+            return None
+        key, protocol, status, lease_seconds, graphs = rows[0]
+        return WorkerRow(key, protocol, status.decode(), lease_seconds, tuple(sorted(graphs)))
+
+    async def heartbeat(self, beats: Sequence[bytes]) -> list[Beat]:
+        """One answer a beat, in order."""
+        answers = await self._one("select duragraph.heartbeat(%s)::text", (_array(beats),))
+        return cast("list[Beat]", orjson.loads(answers))
+
+    async def claim_runs(self, worker_key: int, limit: int, marks: bytes) -> Claimed:
+        """Up to `limit` runs for a worker, each with a new token."""
+        rows = await self._rows(
+            "select c ->> 'runs', json_array_length(c -> 'runs'), c ->> 'marks', (c ->> 'next_due')::float8"
+            " from duragraph.claim_runs(%s, %s, %s) c",
+            (worker_key, limit, Json(marks)),
+        )
+        return Claimed(*rows[0])
+
+    async def append_events(self, writes: Sequence[bytes]) -> dict[str, Any]:
+        """{"results", "ready"} of Writes that hold only events."""
+        return await self._object("select duragraph.append_events(%s)::text", (_array(writes),))
+
+    async def commit_steps(self, writes: Sequence[bytes]) -> dict[str, Any]:
+        """{"results", "ready"} of any Writes."""
+        return await self._object("select duragraph.commit_steps(%s)::text", (_array(writes),))
+
+    async def complete_runs(self, writes: Sequence[bytes]) -> dict[str, Any]:
+        """{"results", "ready"} of Writes that hold only an end."""
+        return await self._object("select duragraph.complete_runs(%s)::text", (_array(writes),))
+
+    async def release_expired_leases(self, limit: int = 100) -> list[dict[str, Any]]:
+        """Runs taken back from silent workers: [{"run_id", "outcome": "requeued" | "failed"}]."""
+        answer = await self._one("select duragraph.release_expired_leases(%s)::text", (limit,))
+        return cast("list[dict[str, Any]]", orjson.loads(answer))
+
+    async def promote_due(self, limit: int = 1000) -> int:
+        """How many delayed runs became claimable or joined their thread's line."""
+        return cast("int", (await self._rows("select duragraph.promote_due(%s)", (limit,)))[0][0])
+
+    async def maintain_partitions(self) -> int:
+        """How many partitions of events were made."""
+        return cast("int", (await self._rows("select duragraph.maintain_partitions()", ()))[0][0])
+
+    async def sweep_retention(self, limit: int = 1000) -> int:
+        """How many partitions and runs were dropped."""
+        query: LiteralString = "select duragraph.sweep_retention(p_limit => %s)"
+        return cast("int", (await self._rows(query, (limit,)))[0][0])
+
+    # the published worker protocol, which leaves to the server what our workers say
+
+    async def legacy_lease(self, tenant: int, run_id: UUID) -> LegacyLease | None:
+        """The lease of a run in progress, with the checkpoint it stands on: before its start the thread's head."""
+        rows = await self._rows(
+            "select l.token, l.last_write, l.started, l.worker_key, l.temporary, g.graph_id,"
+            "   duragraph.checkpoint_document(l.shard, l.tenant_id, l.thread_id,"
+            "     case when l.started then l.checkpoint_id"
+            "       else coalesce((r.kwargs ->> 'checkpoint_id')::uuid, t.checkpoint_id) end)::text,"
+            "   r.kwargs, g.definition::text"
+            " from duragraph.leases l"
+            " join duragraph.runs r on r.shard = l.shard and r.run_id = l.run_id"
+            " join duragraph.graphs g on g.graph_key = l.graph_key"
+            " left join duragraph.threads t"
+            "   on not l.temporary and t.shard = l.shard and t.tenant_id = l.tenant_id and t.thread_id = l.thread_id"
+            " where l.shard = duragraph.shard_of(%(run)s) and l.run_id = %(run)s and l.tenant_id = %(tenant)s",
+            {"tenant": tenant, "run": run_id},
+            again=True,
+        )
+        if not rows:
+            return None
+        token, write_no, started, worker_key, temporary, graph_id, *texts = rows[0]
+        checkpoint, kwargs, definition = (orjson.loads(text or b"null") for text in texts)
+        return LegacyLease(
+            token, write_no, started, worker_key, temporary, graph_id.decode(), checkpoint, kwargs, definition
+        )
+
+    async def legacy_started(self, worker_key: int) -> list[int]:
+        """The tokens of a worker's leases whose start it reported."""
+        rows = await self._rows(
+            "select token from duragraph.leases where worker_key = %s and started", (worker_key,), again=True
+        )
+        return [row[0] for row in rows]
+
+    # assistants, threads, state
+
+    async def create_assistant(self, tenant: int, request: bytes) -> bytes:
+        """An Assistant."""
+        return await self._one("select duragraph.create_assistant(%s, %s)::text", (tenant, Json(request)))
+
+    async def get_assistant(self, tenant: int, assistant_id: UUID) -> bytes:
+        """An Assistant."""
+        return await self._read("select duragraph.get_assistant(%s, %s)::text", (tenant, assistant_id))
+
+    async def update_assistant(self, tenant: int, assistant_id: UUID, request: bytes) -> bytes:
+        """The Assistant with a new version."""
+        return await self._one(
+            "select duragraph.update_assistant(%s, %s, %s)::text",
+            (tenant, assistant_id, Json(request)),
+        )
+
+    async def delete_assistant(self, tenant: int, assistant_id: UUID, delete_threads: bool = False) -> list[Ended]:
+        """Delete an assistant; with `delete_threads` its threads go too, and the runs that this ended are given."""
+        answer = await self._object(
+            "select duragraph.delete_assistant(%s, %s, %s)::text",
+            (tenant, assistant_id, delete_threads),
+        )
+        return cast("list[Ended]", answer["runs"])
+
+    async def count_assistants(self, tenant: int, request: bytes) -> bytes:
+        """A number."""
+        return await self._read("select duragraph.count_assistants(%s, %s)::text", (tenant, Json(request)))
+
+    async def list_assistant_versions(self, tenant: int, assistant_id: UUID, request: bytes) -> bytes:
+        """An array, newest first."""
+        return await self._read(
+            "select duragraph.list_assistant_versions(%s, %s, %s)::text",
+            (tenant, assistant_id, Json(request)),
+        )
+
+    async def set_latest_assistant(self, tenant: int, assistant_id: UUID, version: int) -> bytes:
+        """The Assistant at that version."""
+        return await self._one(
+            "select duragraph.set_latest_assistant(%s, %s, %s)::text",
+            (tenant, assistant_id, version),
+        )
+
+    async def assistant_graph(self, tenant: int, assistant: str) -> bytes:
+        """{nodes, edges}; the assistant may be a graph name."""
+        return await self._read("select duragraph.assistant_graph(%s, %s)::text", (tenant, assistant))
+
+    async def assistant_schemas(self, tenant: int, assistant_id: UUID) -> bytes:
+        """The JSON schemas of its graph."""
+        return await self._read("select duragraph.assistant_schemas(%s, %s)::text", (tenant, assistant_id))
+
+    async def assistant_subgraphs(self, tenant: int, assistant_id: UUID, namespace: str | None, recurse: bool) -> bytes:
+        """Subgraphs by namespace."""
+        return await self._read(
+            "select duragraph.assistant_subgraphs(%s, %s, %s, %s)::text",
+            (tenant, assistant_id, namespace, recurse),
+        )
+
+    async def create_thread(self, tenant: int, request: bytes) -> bytes:
+        """A Thread."""
+        return await self._one("select duragraph.create_thread(%s, %s)::text", (tenant, Json(request)))
+
+    async def get_thread(self, tenant: int, thread_id: UUID, include: list[str]) -> bytes:
+        """A Thread."""
+        return await self._read("select duragraph.get_thread(%s, %s, %s)::text", (tenant, thread_id, include))
+
+    async def update_thread(self, tenant: int, thread_id: UUID, request: bytes) -> bytes:
+        """The Thread, changed."""
+        return await self._one("select duragraph.update_thread(%s, %s, %s)::text", (tenant, thread_id, Json(request)))
+
+    async def delete_thread(self, tenant: int, thread_id: UUID) -> list[Ended]:
+        """Delete a thread; the runs that this ended are given."""
+        answer = await self._object("select duragraph.delete_thread(%s, %s)::text", (tenant, thread_id))
+        return cast("list[Ended]", answer["runs"])
+
+    async def copy_thread(self, tenant: int, thread_id: UUID) -> bytes:
+        """The new Thread."""
+        return await self._one("select duragraph.copy_thread(%s, %s)::text", (tenant, thread_id))
+
+    async def count_threads(self, tenant: int, request: bytes) -> bytes:
+        """A number."""
+        return await self._read("select duragraph.count_threads(%s, %s)::text", (tenant, Json(request)))
+
+    async def get_state(self, tenant: int, thread_id: UUID, request: bytes) -> bytes:
+        """A ThreadState."""
+        return await self._read("select duragraph.get_state(%s, %s, %s)::text", (tenant, thread_id, Json(request)))
+
+    async def put_state(self, tenant: int, thread_id: UUID, request: bytes) -> bytes:
+        """The new checkpoint."""
+        return await self._one("select duragraph.put_state(%s, %s, %s)::text", (tenant, thread_id, Json(request)))
+
+    async def get_history(self, tenant: int, thread_id: UUID, request: bytes) -> bytes:
+        """ThreadStates, newest first."""
+        return await self._read("select duragraph.get_history(%s, %s, %s)::text", (tenant, thread_id, Json(request)))
+
+    async def list_workers(self, tenant: int, healthy: bool | None = None) -> bytes:
+        """{workers, total}."""
+        return await self._read("select duragraph.list_workers(%s, %s)::text", (tenant, healthy))
+
+    async def get_worker(self, tenant: int, worker_id: str) -> bytes:
+        """A worker."""
+        return await self._read("select duragraph.get_worker(%s, %s)::text", (tenant, worker_id))
+
+    async def get_graph(self, tenant: int, graph_id: str) -> bytes:
+        """A graph as its workers registered it."""
+        return await self._read("select duragraph.get_graph(%s, %s)::text", (tenant, graph_id))
+
+    async def search_assistants(self, tenant: int, request: bytes) -> Page:
+        """Assistants that match."""
+        return await self._page(
+            "select items, total, next_offset from duragraph.search_assistants(%s, %s)", tenant, request
+        )
+
+    async def search_threads(self, tenant: int, request: bytes) -> Page:
+        """Threads that match."""
+        return await self._page(
+            "select items, total, next_offset from duragraph.search_threads(%s, %s)", tenant, request
+        )
+
+    # what operators see
+
+    async def metrics(self, tenant: int) -> bytes:
+        """{queue, workers, graphs}: counted now."""
+        return await self._read("select duragraph.metrics(%s)::text", (tenant,))
+
+    async def schema_version(self) -> int:
+        """The version of the schema that is installed."""
+        rows = await self._rows("select coalesce(max(version), 0) from duragraph.migrations", (), again=True)
+        return cast("int", rows[0][0])
+
+    # plumbing
+
+    async def _page(self, query: LiteralString, tenant: int, request: bytes) -> Page:
+        rows = await self._rows(query, (tenant, Json(request)), again=True)
+        return Page(*rows[0])
+
+    async def _one(self, query: LiteralString, parameters: Parameters, *, again: bool = False) -> bytes:
+        rows = await self._rows(query, parameters, again=again)
+        return cast("bytes", rows[0][0])
+
+    async def _read(self, query: LiteralString, parameters: Parameters) -> bytes:
+        return await self._one(query, parameters, again=True)
+
+    async def _object(self, query: LiteralString, parameters: Parameters) -> dict[str, Any]:
+        return cast("dict[str, Any]", orjson.loads(await self._one(query, parameters)))
+
+    async def _rows(self, query: LiteralString, parameters: Parameters, *, again: bool = False) -> list[Row]:
+        """Rows of one statement, a transaction of its own. `again`: it may be repeated even if it was carried out."""
+        try:
+            return await self._send(query, parameters)
+        except psycopg.Error as error:
+            if not (error.sqlstate in _AGAIN or (again and isinstance(error, psycopg.OperationalError))):
+                raise _as_ours(error) from error
+        try:
+            return await self._send(query, parameters)
+        except psycopg.Error as error:
+            raise _as_ours(error) from error
+
+    async def _send(self, query: LiteralString, parameters: Parameters) -> list[Row]:
+        connection = await self._alive()
+        try:
+            cursor = await connection.execute(query, parameters)
+            return await cursor.fetchall()
+        finally:
+            await self.pool.putconn(connection)
+
+    async def _alive(self) -> Connection:
+        """A connection that has not died in the pool: what is sent on it was surely not sent before."""
+        for _ in range(self.pool.max_size + 1):
+            try:
+                connection = await self.pool.getconn()
+            except (PoolTimeout, PoolClosed) as error:
+                raise Unavailable(
+                    "no database connection is free", code="database_unavailable", hint="send it again"
+                ) from error
+            if not _died(connection):
+                return connection
+            await connection.close()
+            await self.pool.putconn(connection)
+        raise Unavailable("the database cannot be reached", code="database_unavailable", hint="send it again")
+
+
+def _died(connection: Connection) -> bool:
+    """Whether the server has said something to an idle connection: it only ever says goodbye."""
+    if connection.pgconn.status != ConnStatus.OK:
+        return True
+    poll = select.poll()
+    poll.register(connection.pgconn.socket, select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _array(items: Sequence[bytes]) -> Json:
+    return Json(b"[" + b",".join(items) + b"]")
+
+
+def _as_ours(error: psycopg.Error) -> DuragraphError:
+    if isinstance(error, psycopg.DataError) and error.sqlstate is None:
+        # psycopg itself refuses a NUL or a lone surrogate in a parameter.
+        return Invalid("a text holds a NUL or a lone surrogate", code="invalid_text", hint="remove it")
+    diagnosis = error.diag
+    ours = from_sqlstate(
+        error.sqlstate or ("08006" if isinstance(error, psycopg.OperationalError) else None),
+        diagnosis.message_primary or str(error),
+        diagnosis.message_hint,
+        _plain_detail(diagnosis.message_detail),
+    )
+    if ours.status >= 500:
+        log.error("database refused", extra={"sqlstate": error.sqlstate, "problem": str(error).splitlines()[0]})
+    return ours
+
+
+def _plain_detail(detail: str | None) -> str | None:
+    """Our functions say {"code", "field"?} in DETAIL; `from_sqlstate` reads "code field"."""
+    if not detail or not detail.startswith("{"):
+        return detail
+    try:
+        said = orjson.loads(detail)
+    except ValueError:
+        return None
+    return " ".join(str(said[name]) for name in ("code", "field") if said.get(name))
+
+
+async def sleep_or(event: asyncio.Event, seconds: float | None) -> bool:
+    """Waits for the event, at most so long; true when it came."""
+    try:
+        async with asyncio.timeout(seconds):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True

@@ -1,0 +1,29 @@
+create or replace function duragraph.get_state(p_tenant integer, p_thread uuid, p_request jsonb default '{}')
+returns json
+language plpgsql
+stable
+as $$
+declare
+  v_thread duragraph.threads := duragraph.find_thread(p_tenant, p_thread);
+  v_point record := duragraph.checkpoint_point(
+    coalesce(nullif(p_request -> 'checkpoint', 'null'), p_request -> 'checkpoint_id'), 'checkpoint'
+  );
+  v_head uuid := duragraph.thread_head(v_thread);
+  v_checkpoint uuid := coalesce(v_point.checkpoint_id, case when v_point.checkpoint_ns = '' then v_head end);
+begin
+  if v_checkpoint is null and v_point.checkpoint_ns = '' then
+    return duragraph.empty_state();
+  end if;
+  return coalesce(
+    duragraph.state_json(
+      v_thread.shard, p_tenant, p_thread, v_point.checkpoint_ns, v_checkpoint,
+      case when v_thread.status = 'error' and v_checkpoint = v_head then v_thread.error end,
+      coalesce((p_request ->> 'subgraphs')::boolean, false)
+    ),
+    duragraph.empty_state()
+  );
+end
+$$;
+comment on function duragraph.get_state(integer, uuid, jsonb) is
+  'The state of a thread: the latest, or at {checkpoint} or {checkpoint_id}; {subgraphs: true} nests those of its subgraphs.
+404 for an unknown thread; an unknown checkpoint is an empty state.';

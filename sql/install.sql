@@ -1,0 +1,165 @@
+-- The table of contents of the engine: installs it, or brings it up to date. Running it again is harmless.
+--
+--     psql "$DATABASE_URL" -f sql/install.sql
+--
+-- One transaction: it happens as a whole or not at all. Migrations run once each; functions, views and grants are
+-- restated every time. The list is written by `make sql-toc` from the files in this folder.
+\set ON_ERROR_STOP on
+\set ON_ERROR_ROLLBACK off
+begin transaction isolation level read committed;
+set local client_min_messages = warning;
+-- A body may name what a later file makes.
+set local check_function_bodies = off;
+
+\ir bootstrap.sql
+
+do $$
+begin
+  if exists (select from duragraph.migrations where version > 1) then
+    raise exception using
+      errcode = 'DG503',
+      message = 'the database is newer than these files',
+      hint = 'take the files of the newer version';
+  end if;
+end
+$$;
+
+select not exists (select from duragraph.migrations where version = 1) as pending \gset
+\if :pending
+\ir migrations/0001_core.sql
+insert into duragraph.migrations (version, name, checksum)
+values (1, 'core', '9118ec34f2470a6f652ca7019533c3439975c86af6b02f5f407d84d8fa147f05');
+\endif
+
+\ir functions/append_events.sql
+\ir functions/apply_update.sql
+\ir functions/assistant_graph.sql
+\ir functions/assistant_graph_row.sql
+\ir functions/assistant_json.sql
+\ir functions/assistant_matches.sql
+\ir functions/assistant_schemas.sql
+\ir functions/assistant_settings.sql
+\ir functions/assistant_subgraphs.sql
+\ir functions/cancel_run.sql
+\ir functions/cancel_runs.sql
+\ir functions/channel_value.sql
+\ir functions/checkpoint_document.sql
+\ir functions/checkpoint_journal.sql
+\ir functions/checkpoint_metadata.sql
+\ir functions/checkpoint_point.sql
+\ir functions/checkpoint_tasks.sql
+\ir functions/checkpoint_values.sql
+\ir functions/claim_runs.sql
+\ir functions/commit_steps.sql
+\ir functions/complete_runs.sql
+\ir functions/copy_thread.sql
+\ir functions/count_assistants.sql
+\ir functions/count_threads.sql
+\ir functions/create_assistant.sql
+\ir functions/create_keyed_runs.sql
+\ir functions/create_runs.sql
+\ir functions/create_thread.sql
+\ir functions/current_time.sql
+\ir functions/delete_assistant.sql
+\ir functions/delete_run.sql
+\ir functions/delete_thread.sql
+\ir functions/deregister_worker.sql
+\ir functions/drain_worker.sql
+\ir functions/empty_state.sql
+\ir functions/end_runs.sql
+\ir functions/end_stateless_run.sql
+\ir functions/end_thread_runs.sql
+\ir functions/end_with_error.sql
+\ir functions/enter_threads.sql
+\ir functions/erase_runs.sql
+\ir functions/expiry_of.sql
+\ir functions/find_assistant.sql
+\ir functions/find_graph.sql
+\ir functions/find_thread.sql
+\ir functions/get_assistant.sql
+\ir functions/get_graph.sql
+\ir functions/get_history.sql
+\ir functions/get_run.sql
+\ir functions/get_state.sql
+\ir functions/get_thread.sql
+\ir functions/get_worker.sql
+\ir functions/graph_edges.sql
+\ir functions/heartbeat.sql
+\ir functions/hold_thread.sql
+\ir functions/iso.sql
+\ir functions/json_path.sql
+\ir functions/keep_assistant_version.sql
+\ir functions/list_assistant_versions.sql
+\ir functions/list_runs.sql
+\ir functions/list_workers.sql
+\ir functions/maintain_partitions.sql
+\ir functions/make_id.sql
+\ir functions/merge_messages.sql
+\ir functions/message_of.sql
+\ir functions/new_tasks.sql
+\ir functions/notify_runs.sql
+\ir functions/overlay_json.sql
+\ir functions/promote_due.sql
+\ir functions/promote_threads.sql
+\ir functions/put_state.sql
+\ir functions/queue_ord.sql
+\ir functions/read_events.sql
+\ir functions/reduce_value.sql
+\ir functions/refuse_assistant.sql
+\ir functions/refuse_sort.sql
+\ir functions/register_graph.sql
+\ir functions/register_worker.sql
+\ir functions/release_expired_leases.sql
+\ir functions/replay_supersteps.sql
+\ir functions/requeue_run.sql
+\ir functions/requeue_runs.sql
+\ir functions/resolve_runs.sql
+\ir functions/rest_thread.sql
+\ir functions/retry_run.sql
+\ir functions/run_json.sql
+\ir functions/run_kwargs.sql
+\ir functions/run_output.sql
+\ir functions/run_status.sql
+\ir functions/runs_of_keys.sql
+\ir functions/runs_to_cancel.sql
+\ir functions/search_assistants.sql
+\ir functions/search_threads.sql
+\ir functions/set_latest_assistant.sql
+\ir functions/settle_runs.sql
+\ir functions/shard_of.sql
+\ir functions/state_json.sql
+\ir functions/state_tasks.sql
+\ir functions/static_next.sql
+\ir functions/submit_run.sql
+\ir functions/sweep_retention.sql
+\ir functions/take_thread.sql
+\ir functions/tasks_after_update.sql
+\ir functions/text_array.sql
+\ir functions/thread_definition.sql
+\ir functions/thread_head.sql
+\ir functions/thread_interrupts.sql
+\ir functions/thread_json.sql
+\ir functions/thread_matches.sql
+\ir functions/thread_status.sql
+\ir functions/update_assistant.sql
+\ir functions/update_thread.sql
+\ir functions/update_writes.sql
+\ir functions/uuid5.sql
+\ir functions/uuid_at.sql
+\ir functions/why_not_claimed.sql
+\ir functions/why_not_running.sql
+\ir functions/worker_json.sql
+\ir functions/write_channel.sql
+\ir functions/write_results.sql
+
+\ir views/active_runs.sql
+\ir views/run_ledger.sql
+\ir views/run_overview.sql
+\ir views/thread_line.sql
+\ir views/worker_health.sql
+\ir views/queue_depth.sql
+\ir views/stuck_runs.sql
+
+\ir grants.sql
+
+commit;

@@ -1,0 +1,1 @@
+"""One tree of tests for the engine, the control plane and the worker."""
