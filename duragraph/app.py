@@ -51,10 +51,14 @@ class App:
     def __init__(self, deps: Deps, falcon_app: falcon.asgi.App[Request, Response]) -> None:
         self.deps = deps
         self.falcon = falcon_app
+        self.loop: asyncio.AbstractEventLoop
+        """The event loop it runs in, once it does."""
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             scope["duragraph.receive"] = receive
+        elif scope["type"] == "lifespan":
+            self.loop = asyncio.get_running_loop()
         # A Cut leaves the answer incomplete on purpose: the server closes the connection, the client asks again.
         with suppress(Cut):
             await self.falcon(scope, receive, send)  # type: ignore[arg-type]  # falcon wants a dict, ASGI a mapping

@@ -36,8 +36,16 @@ class _Poll:
     unclaimed: asyncio.Event = field(default_factory=asyncio.Event)
     """Unset while a claim for it is under way: what that gives is this worker's, whatever happens meanwhile."""
 
+    hurried: bool = False
+
     def __post_init__(self) -> None:
         self.unclaimed.set()
+
+    def hurry(self) -> None:
+        """Answer without runs; but what a claim under way gives comes first."""
+        self.hurried = True
+        if self.unclaimed.is_set() and not self.answer.done():
+            self.answer.set_result((b"[]", 0))
 
 
 @dataclass(eq=False)
@@ -82,8 +90,8 @@ class Claims:
         tokens[token] = time.monotonic()
         for group in self._groups.values():
             for poll in group.polls:
-                if poll.worker.worker_key == worker_key and token in poll.held and not poll.answer.done():
-                    poll.answer.set_result((b"[]", 0))
+                if poll.worker.worker_key == worker_key and token in poll.held:
+                    poll.hurry()
 
     def lost_among(self, worker_key: int, held: Sequence[int] | frozenset[int]) -> list[int]:
         """Which of the tokens that a worker holds are lost, as far as this process was told."""
@@ -102,8 +110,7 @@ class Claims:
         self._stopping = True
         for group in self._groups.values():
             for poll in group.polls:
-                if not poll.answer.done() and poll.unclaimed.is_set():
-                    poll.answer.set_result((b"[]", 0))
+                poll.hurry()
 
     async def poll(
         self, worker: WorkerRow, limit: int, wait: float, held: frozenset[int], gone: asyncio.Future[None] | None
@@ -220,8 +227,13 @@ class Claims:
             poll.unclaimed.set()
         group.marks = claimed.marks
         group.due_at = None if claimed.next_due is None else time.monotonic() + max(0.005, claimed.next_due)
+        if group.due_at is not None:
+            # The dispatcher may sleep past it: let it reckon anew.
+            self._event.set()
         if claimed.count:
             _give(poll, claimed)
+        elif poll.hurried:
+            poll.hurry()
         else:
             # The next look begins with another worker: this one may be draining without our knowing.
             group.polls.sort(key=lambda one: one is poll)

@@ -73,6 +73,9 @@ class Settings:
     port: int = _setting("DURAGRAPH_PORT", _number(int, 0, 65535), 8081, "the port to listen on; 0 for a free one")
     pool_min: int = _setting("DURAGRAPH_POOL_MIN", _number(int, 0, 1000), 2, "connections held open")
     pool_max: int = _setting("DURAGRAPH_POOL_MAX", _number(int, 1, 1000), 10, "connections at most, a process")
+    prepare: bool = _setting(
+        "DURAGRAPH_PREPARE", _flag, True, "prepared statements; false behind a pooler that does not keep them"
+    )
     max_body_bytes: int = _setting(
         "DURAGRAPH_MAX_BODY_BYTES", _number(int, 1024, 2**30), 16 * 2**20, "the largest request body"
     )
@@ -80,7 +83,7 @@ class Settings:
         "DURAGRAPH_STATEMENT_TIMEOUT", _number(float, 0.1, 3600.0), 30.0, "the longest a statement may take"
     )
     heartbeat_seconds: float = _setting(
-        "DURAGRAPH_HEARTBEAT_SECONDS", _number(float, 0.05, 300.0), 15.0, "a comment on each idle stream, this often"
+        "DURAGRAPH_HEARTBEAT_SECONDS", _number(float, 0.05, 5.0), 5.0, "a comment on each idle stream, this often"
     )
     log_level: str = _setting(
         "DURAGRAPH_LOG_LEVEL", _choice("debug", "info", "warning", "error"), "info", "what is logged"

@@ -6,7 +6,7 @@ import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
-from itertools import islice
+from itertools import count, islice
 from typing import Any
 
 from duragraph.batch import Batch
@@ -91,8 +91,9 @@ def make_batches(store: Store, hub: Hub, tenant: int) -> Batches:
     def written(send: Callable[[Sequence[bytes]], Awaitable[dict[str, Any]]]) -> Batch[Writes, Written]:
         async def run(writes: list[Writes]) -> list[Written]:
             answer = await send([one.text for one in writes])
-            results = iter(answer["results"])
-            split = [list(islice(results, len(one.run_ids))) for one in writes]
+            refused = {one["n"]: one["reason"] for one in answer["refused"]}
+            reasons = map(refused.get, count())
+            split = [list(islice(reasons, len(one.run_ids))) for one in writes]
             for one, its in zip(writes, split, strict=True):
                 _tell_written(hub, one, its)
             if answer["ready"]:
@@ -111,8 +112,8 @@ def make_batches(store: Store, hub: Hub, tenant: int) -> Batches:
 
 
 def _tell_written(hub: Hub, writes: Writes, results: Written) -> None:
-    for run_id, end, result in zip(writes.run_ids, writes.ends, results, strict=True):
-        if result["ok"]:
+    for run_id, end, refused in zip(writes.run_ids, writes.ends, results, strict=True):
+        if refused is None:
             hub.changed((run_id,), end if end in TERMINAL else None)
             if end:
                 log.info("run ended", extra={"run_id": run_id, "status": end})

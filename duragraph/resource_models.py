@@ -1,4 +1,4 @@
-"""Shapes of assistants, threads and states: of requests, refused here when wrong, and of answers, for the description."""
+"""Shapes of assistants, threads and states: requests are refused by them, answers only described."""
 
 from __future__ import annotations
 
@@ -167,6 +167,18 @@ class Configured(Shape):
     configurable: Checkpoint
 
 
+class Mark(Shape):
+    """A checkpoint by its id."""
+
+    checkpoint_id: UUID
+
+
+class ConfiguredMark(Shape):
+    """A checkpoint by its id inside a config."""
+
+    configurable: Mark
+
+
 class StateUpdate(Shape):
     """A change of a thread's state from outside."""
 
@@ -187,9 +199,15 @@ class StateSearch(Shape):
     """A page of a thread's history."""
 
     limit: Limit | None = Field(default=None, description="1 when not given.")
-    before: UUID | Configured | Checkpoint | None = None
+    before: UUID | ConfiguredMark | Mark | None = None
     metadata: Object | None = None
     checkpoint: Checkpoint | Configured | None = None
+
+
+class WorkerWrites(Shape):
+    """What runs did: one Write a run, each one commit."""
+
+    writes: list[Object] = Field(max_length=1000)
 
 
 # answers

@@ -5,16 +5,20 @@ from __future__ import annotations
 import asyncio
 import logging
 import select
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, LiteralString, Self, TypedDict, cast
 from uuid import UUID
 
 import orjson
 import psycopg
+from psycopg import sql
 from psycopg.abc import Buffer
 from psycopg.adapt import Dumper, Loader
 from psycopg.pq import ConnStatus
+from psycopg.rows import dict_row
 from psycopg_pool import AsyncConnectionPool, PoolClosed, PoolTimeout
 
 from duragraph.config import Settings
@@ -56,8 +60,8 @@ class Writes:
     ends: list[str | None]
 
 
-Written = list[dict[str, Any]]
-"""One result a Write, in order: {"run_id", "token", "ok", "reason"?}."""
+Written = list[str | None]
+"""One result a Write, in order: None when it is committed (or was before), else why it was refused."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,7 +165,7 @@ def make_pool(settings: Settings) -> AsyncConnectionPool[Connection]:
         kwargs={
             "autocommit": True,
             "application_name": "duragraph",
-            "prepare_threshold": getattr(settings, "prepare_threshold", 5),
+            "prepare_threshold": 5 if settings.prepare else None,
             "keepalives_idle": 30,
             "keepalives_interval": 10,
             "keepalives_count": 3,
@@ -298,15 +302,15 @@ class Store:
         return Claimed(*rows[0])
 
     async def append_events(self, writes: Sequence[bytes]) -> dict[str, Any]:
-        """{"results", "ready"} of Writes that hold only events."""
+        """{"refused": [{"n", "reason"}], "ready"} for Writes that hold only events."""
         return await self._object("select duragraph.append_events(%s)::text", (_array(writes),))
 
     async def commit_steps(self, writes: Sequence[bytes]) -> dict[str, Any]:
-        """{"results", "ready"} of any Writes."""
+        """{"refused": [{"n", "reason"}], "ready"} for any Writes."""
         return await self._object("select duragraph.commit_steps(%s)::text", (_array(writes),))
 
     async def complete_runs(self, writes: Sequence[bytes]) -> dict[str, Any]:
-        """{"results", "ready"} of Writes that hold only an end."""
+        """{"refused": [{"n", "reason"}], "ready"} for Writes that hold only an end."""
         return await self._object("select duragraph.complete_runs(%s)::text", (_array(writes),))
 
     async def release_expired_leases(self, limit: int = 100) -> list[dict[str, Any]]:
@@ -565,22 +569,11 @@ def _as_ours(error: psycopg.Error) -> DuragraphError:
         error.sqlstate or ("08006" if isinstance(error, psycopg.OperationalError) else None),
         diagnosis.message_primary or str(error),
         diagnosis.message_hint,
-        _plain_detail(diagnosis.message_detail),
+        diagnosis.message_detail,
     )
     if ours.status >= 500:
         log.error("database refused", extra={"sqlstate": error.sqlstate, "problem": str(error).splitlines()[0]})
     return ours
-
-
-def _plain_detail(detail: str | None) -> str | None:
-    """Our functions say {"code", "field"?} in DETAIL; `from_sqlstate` reads "code field"."""
-    if not detail or not detail.startswith("{"):
-        return detail
-    try:
-        said = orjson.loads(detail)
-    except ValueError:
-        return None
-    return " ".join(str(said[name]) for name in ("code", "field") if said.get(name))
 
 
 async def sleep_or(event: asyncio.Event, seconds: float | None) -> bool:
@@ -591,3 +584,83 @@ async def sleep_or(event: asyncio.Event, seconds: float | None) -> bool:
     except TimeoutError:
         return False
     return True
+
+
+# -- for commands: one connection, no pool ----------------------------------------------------------------------------
+
+
+@contextmanager
+def explained(name: str = "the database") -> Iterator[None]:
+    """What psycopg raises inside, as a `DuragraphError` for the owner of the server: with PostgreSQL's own words."""
+    try:
+        yield
+    except psycopg.ProgrammingError as error:
+        if error.sqlstate is None:
+            # libpq's own words would repeat the DSN, and with it a password.
+            raise _unreadable(name) from None
+        raise _refused(error) from error
+    except psycopg.OperationalError as error:
+        if error.sqlstate is None or error.sqlstate[:2] in ("08", "28", "3D", "53", "57"):
+            raise _unreachable(name, error) from error
+        raise _refused(error) from error
+    except psycopg.Error as error:
+        raise _refused(error) from error
+
+
+class Session:
+    """One connection of a command; rows are dicts."""
+
+    def __init__(self, dsn: str, name: str = "the database") -> None:
+        self._name = name
+        with explained(name):
+            self._connection = psycopg.connect(
+                dsn, autocommit=True, application_name="duragraph command", prepare_threshold=None, connect_timeout=10
+            )
+
+    def close(self) -> None:
+        """Close the connection."""
+        self._connection.close()
+
+    def rows(self, query: LiteralString, parameters: Parameters = ()) -> list[dict[str, Any]]:
+        """The rows of one statement."""
+        with explained(self._name):
+            return self._connection.cursor(row_factory=dict_row).execute(query, parameters or None).fetchall()
+
+    @contextmanager
+    def transaction(self) -> Iterator[None]:
+        """The statements inside happen together or not at all."""
+        with explained(self._name), self._connection.transaction():
+            yield
+
+    def listen(self, channel: str) -> None:
+        """From now on `hears` is told what is said on the channel."""
+        with explained(self._name):
+            self._connection.execute(sql.SQL("listen {}").format(sql.Identifier(channel)))
+
+    def hears(self, words: Sequence[str], seconds: float) -> bool:
+        """Whether a notification that holds one of the words came within so many seconds."""
+        deadline = time.monotonic() + seconds
+        with explained(self._name):
+            while (left := deadline - time.monotonic()) > 0:
+                for notice in self._connection.notifies(timeout=left, stop_after=1):
+                    if any(word in notice.payload for word in words):
+                        return True
+        return False
+
+
+def _unreadable(name: str) -> DuragraphError:
+    hint = 'it must look like "postgresql://user:password@host:5432/database"'
+    return Invalid(f"the address of {name} cannot be read", code="invalid_dsn", hint=hint)
+
+
+def _unreachable(name: str, error: psycopg.Error) -> DuragraphError:
+    reason = (str(error).splitlines() or [type(error).__name__])[0].strip().removeprefix("connection failed: ")
+    hint = "check that it runs, and its address and password in DATABASE_URL"
+    return Unavailable(f"cannot reach {name}: {reason}", code="database_unreachable", hint=hint)
+
+
+def _refused(error: psycopg.Error) -> DuragraphError:
+    if (error.sqlstate or "").startswith("DG"):
+        return _as_ours(error)
+    said = error.diag.message_primary or str(error)
+    return DuragraphError(f"PostgreSQL refused: {said}", code="database_error", hint=error.diag.message_hint)

@@ -32,6 +32,7 @@ values (1, 'core', '9118ec34f2470a6f652ca7019533c3439975c86af6b02f5f407d84d8fa14
 \endif
 
 \ir functions/append_events.sql
+\ir functions/append_value.sql
 \ir functions/apply_update.sql
 \ir functions/assistant_graph.sql
 \ir functions/assistant_graph_row.sql
@@ -43,6 +44,7 @@ values (1, 'core', '9118ec34f2470a6f652ca7019533c3439975c86af6b02f5f407d84d8fa14
 \ir functions/cancel_run.sql
 \ir functions/cancel_runs.sql
 \ir functions/channel_value.sql
+\ir functions/check_new_runs.sql
 \ir functions/checkpoint_document.sql
 \ir functions/checkpoint_journal.sql
 \ir functions/checkpoint_metadata.sql
@@ -76,6 +78,7 @@ values (1, 'core', '9118ec34f2470a6f652ca7019533c3439975c86af6b02f5f407d84d8fa14
 \ir functions/find_assistant.sql
 \ir functions/find_graph.sql
 \ir functions/find_thread.sql
+\ir functions/found_threads.sql
 \ir functions/get_assistant.sql
 \ir functions/get_graph.sql
 \ir functions/get_history.sql
@@ -96,6 +99,8 @@ values (1, 'core', '9118ec34f2470a6f652ca7019533c3439975c86af6b02f5f407d84d8fa14
 \ir functions/make_id.sql
 \ir functions/merge_messages.sql
 \ir functions/message_of.sql
+\ir functions/message_type.sql
+\ir functions/metrics.sql
 \ir functions/new_tasks.sql
 \ir functions/notify_runs.sql
 \ir functions/overlay_json.sql

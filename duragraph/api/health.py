@@ -8,14 +8,13 @@ from importlib.resources import files
 from typing import Any
 
 import orjson
-from falcon import HTTP_200, HTTP_503, MEDIA_HTML, MEDIA_TEXT
+from falcon import HTTP_200, HTTP_503, MEDIA_HTML
 from falcon.asgi import Request, Response
 
-from duragraph import __version__
+from duragraph import __version__, sqlfiles
 from duragraph.api.http import answer, answer_json, query_bool, query_choice
 from duragraph.deps import Deps
 from duragraph.errors import DuragraphError
-from duragraph.migrate import needed_version
 from duragraph.openapi import document
 
 Route = tuple[str, object, str | None]
@@ -128,9 +127,13 @@ class HealthPages:
     def _page(self) -> bytes:
         return (files("duragraph.api") / "docs.html").read_bytes()
 
+    @cached_property
+    def _needed(self) -> int:
+        return max(step.version for step in sqlfiles.migrations())
+
     async def _schema(self) -> dict[str, Any]:
         """{"installed", "needed", "problem"}: what keeps the database from being used, if anything."""
-        needed = needed_version()
+        needed = self._needed
         try:
             installed = await self._deps.store.schema_version()
         except DuragraphError as error:

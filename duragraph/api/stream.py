@@ -20,9 +20,6 @@ from duragraph.hub import Frame, Reader
 
 log = logging.getLogger("duragraph.stream")
 
-HEARTBEAT_SECONDS = 5.0
-"""Clients take a stream for dead without one in time: a process may beat faster, not slower."""
-
 _EVENT_ID = re.compile(r"(?:(\d{1,15})-)?(\d{1,12})")
 _START = frozenset({"-1", "-", "0"})
 _ALWAYS = frozenset({"metadata", "error", "end"})
@@ -146,7 +143,7 @@ async def _events(
     async with _Watched(deps, req, run, cursor.seq, frames=True, cancel=cancel_on_disconnect) as reader:
         if cursor.fresh:
             yield _render(run, Frame(0, b"metadata", orjson.dumps({"run_id": str(run.run_id), "attempt": 1})))
-        while (frames := await reader.next(_patience(deps))) is not None:
+        while (frames := await reader.next(deps.settings.heartbeat_seconds)) is not None:
             wanted = [frame for frame in frames if frame in modes]
             last = frames[-1].event if frames else last
             if wanted:
@@ -188,7 +185,7 @@ def wait_for_run(deps: Deps, req: Request, resp: Response, run: Run, *, cancel_o
 
 async def _output(deps: Deps, req: Request, run: Run, cancel: bool) -> AsyncGenerator[bytes, None]:
     async with _Watched(deps, req, run, 0, frames=False, cancel=cancel) as reader:
-        while await reader.next(_patience(deps)) is not None:
+        while await reader.next(deps.settings.heartbeat_seconds) is not None:
             yield b"\n"
         if reader.stopped:
             raise Cut
@@ -202,10 +199,6 @@ async def output_of(deps: Deps, run_id: UUID) -> bytes:
     except NotFound:
         return b"{}"
     return output
-
-
-def _patience(deps: Deps) -> float:
-    return min(deps.settings.heartbeat_seconds, HEARTBEAT_SECONDS)
 
 
 class _Watched:

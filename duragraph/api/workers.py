@@ -26,7 +26,7 @@ from duragraph.api.http import (
 from duragraph.deps import Deps
 from duragraph.errors import DuragraphError, Invalid, NotFound, Unavailable
 from duragraph.models import WorkerBeat, WorkerClaim, WorkerRegister
-from duragraph.store import Beat, WorkerRow, Writes, Written
+from duragraph.store import Beat, WorkerRow, Writes
 
 log = logging.getLogger("duragraph.workers")
 
@@ -214,10 +214,9 @@ class Workers:
         raw = await read_body(req)
         writes = parse_writes(raw)
         await self.known.get(worker_id)
-        results = await self._write_all(raw, writes)
-        answer(resp, {"results": results})
+        answer(resp, {"results": await self._write_all(raw, writes)})
 
-    async def _write_all(self, raw: bytes, writes: list[dict[str, Any]]) -> Written:
+    async def _write_all(self, raw: bytes, writes: list[dict[str, Any]]) -> Results:
         if not writes:
             return []
         if b"\\u" in raw and unwanted_text(writes) is not None:
@@ -231,10 +230,10 @@ class Workers:
                 return [_refused(writes[0], error)]
             return await self._write_each(writes)
 
-    async def _write_each(self, writes: list[dict[str, Any]]) -> Written:
+    async def _write_each(self, writes: list[dict[str, Any]]) -> Results:
         return [result for one in await asyncio.gather(*map(self._write_one, writes)) for result in one]
 
-    async def _write_one(self, write: dict[str, Any]) -> Written:
+    async def _write_one(self, write: dict[str, Any]) -> Results:
         if (place := unwanted_text(write)) is not None:
             problem = Invalid(f"{place}: a NUL or a lone surrogate cannot be stored", code="invalid_text", field=place)
             return [_refused(write, problem)]
@@ -245,7 +244,7 @@ class Workers:
                 raise
             return [_refused(write, error)]
 
-    async def _send(self, text: bytes, writes: list[dict[str, Any]]) -> Written:
+    async def _send(self, text: bytes, writes: list[dict[str, Any]]) -> Results:
         holds = {name for write in writes for name in _PARTS if write.get(name)}
         batches = self._deps.batches
         batch = batches.steps
@@ -254,21 +253,24 @@ class Workers:
         elif holds == {"end"}:
             batch = batches.ends
         ends = [(write.get("end") or {}).get("status") for write in writes]
-        return await batch.add(Writes(text, [write["run_id"] for write in writes], ends))
+        refused = await batch.add(Writes(text, [write["run_id"] for write in writes], ends))
+        return [_result(write, reason) for write, reason in zip(writes, refused, strict=True)]
 
+
+Results = list[dict[str, Any]]
+"""One a Write, in order: {"run_id", "token", "ok", "reason"?, "message"?}."""
 
 _PARTS = ("events", "checkpoints", "steps", "interrupts", "answers", "end")
 
 
+def _result(write: dict[str, Any], refused: str | None) -> dict[str, Any]:
+    result = {"run_id": write["run_id"], "token": write["token"], "ok": refused is None}
+    return {**result, "reason": refused} if refused else result
+
+
 def _refused(write: dict[str, Any], error: DuragraphError) -> dict[str, Any]:
     log.warning("write refused", extra={"run_id": write["run_id"], "problem": str(error)})
-    return {
-        "run_id": write["run_id"],
-        "token": write["token"],
-        "ok": False,
-        "reason": "invalid",
-        "message": str(error),
-    }
+    return {**_result(write, "invalid"), "message": str(error)}
 
 
 def parse_writes(raw: bytes) -> list[dict[str, Any]]:

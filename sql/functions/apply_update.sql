@@ -19,7 +19,8 @@ begin
   for v_write in
     select w.channel, w.value, v_declared -> w.channel ->> 'reducer' as reducer
     from json_array_elements(p_updates) with ordinality u (body, n), duragraph.update_writes(u.body -> 'values') w
-    where v_declared is null or v_declared ? w.channel
+    -- Names that begin with __ are the engine's own.
+    where (v_declared is null or v_declared ? w.channel) and left(w.channel, 2) <> '__'
     order by u.n
   loop
     perform duragraph.write_channel(
@@ -49,4 +50,4 @@ end
 $$;
 comment on function duragraph.apply_update(duragraph.threads, uuid, json, jsonb) is
   'Makes the checkpoint that follows p_base by one superstep of updates [{values, as_node}] from outside, and gives its id.
-Channels that the definition does not declare are left out; a definition that declares none takes all.';
+Channels that the definition does not declare are left out; a definition that declares none takes all but names that begin with __.';

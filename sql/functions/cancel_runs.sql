@@ -11,6 +11,9 @@ begin
     raise exception using errcode = 'DG422', message = format('Unknown action "%s".', v_action), hint = 'Use interrupt or rollback.',
       detail = '{"code": "invalid_action", "field": "action"}';
   end if;
+  -- All leases first, in the order in which batches of writes take them; what is claimed meanwhile is found below.
+  perform 1 from duragraph.runs_to_cancel(p_tenant, p_request) r, duragraph.leases l
+    where l.shard = duragraph.shard_of(r.run_id) and l.run_id = r.run_id order by l.shard, l.run_id for update of l;
   for v_run in
     select r.thread_id, r.temporary, array_agg(r.run_id order by r.run_id) as runs from duragraph.runs_to_cancel(p_tenant, p_request) r
     group by r.thread_id, r.temporary order by duragraph.shard_of(r.thread_id), r.thread_id

@@ -62,7 +62,7 @@ begin
       p_marks || coalesce((select jsonb_object_agg(m.graph_key, m.ord) from (
         select t2.graph_key, min(t2.ord) as ord from t t2 group by t2.graph_key) m), '{}')
     into v_runs, v_marks from t;
-    if v_runs is null and p_marks <> '{}' then
+    if v_runs is null and p_marks - '0' <> '{}' then
       return duragraph.claim_runs(p_worker_key, p_limit, '{}');
     end if;
   end if;

@@ -3,18 +3,20 @@ language plpgsql
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
   v_now timestamptz := duragraph.current_time();
-  v_done uuid[];
+  v_done bigint[];
   v_ends duragraph.run_end[];
 begin
   with w as materialized (
     select duragraph.shard_of(x.run_id) as shard, x.*, coalesce(json_array_length(x.events), 0) as n
     from json_to_recordset(p_writes) as x(run_id uuid, token bigint, write_no integer, checkpoint_id uuid, events json, checkpoints json,
-      steps json, interrupts json, answers json, "end" json)),
+      steps json, interrupts json, answers json, "end" json)
+    order by 1, x.run_id),
   l as (
     update duragraph.leases l set last_seq = l.last_seq + w.n, last_write = w.write_no, started = true,
-        checkpoint_id = coalesce(w.checkpoint_id, l.checkpoint_id), expires_at = greatest(l.expires_at, v_now + interval '30 seconds')
-      from w where l.shard = w.shard and l.run_id = w.run_id and l.token = w.token and l.last_write < w.write_no
-    returning l.shard, l.run_id, l.tenant_id, l.thread_id, l.worker_key, l.attempt, l.last_seq - w.n as base, w.events, w.checkpoints,
+        checkpoint_id = coalesce(w.checkpoint_id, l.checkpoint_id), expires_at = greatest(l.expires_at, (
+          select v_now + make_interval(secs => k.lease_seconds) from duragraph.workers k where k.worker_key = l.worker_key))
+      from w where l.shard = any(array[w.shard]) and l.run_id = any(array[w.run_id]) and l.token = w.token and l.last_write < w.write_no
+    returning l.shard, l.run_id, l.token, l.tenant_id, l.thread_id, l.worker_key, l.attempt, l.last_seq - w.n as base, w.events, w.checkpoints,
       w.steps, w.interrupts, w.answers),
   e as (
     insert into duragraph.events (shard, run_id, seq, tenant_id, at, event, checkpoint_id, data)
@@ -65,11 +67,11 @@ begin
       from l, json_to_recordset(l.answers) as v(checkpoint_id uuid, task_id uuid, ordinal smallint, answer json)
       where q.shard = l.shard and q.tenant_id = l.tenant_id and q.thread_id = l.thread_id and q.checkpoint_id = v.checkpoint_id
         and q.task_id = v.task_id and q.ordinal = coalesce(v.ordinal, 0) and not q.answered)
-  select coalesce(array_agg(l.run_id), '{}') into v_done from l;
+  select coalesce(array_agg(l.token), '{}') into v_done from l;
   with gone as (
     delete from duragraph.leases l using json_to_recordset(p_writes) as x(run_id uuid, token bigint, "end" json),
         json_to_record(x."end") as o(status text, error json, output json, retry_after double precision)
-      where x."end" is not null and x.run_id = any(v_done) and l.shard = duragraph.shard_of(x.run_id) and l.run_id = x.run_id and l.token = x.token
+      where x."end" is not null and x.token = any(v_done) and l.shard = any(array[duragraph.shard_of(x.run_id)]) and l.run_id = any(array[x.run_id]) and l.token = x.token
     returning (l.shard, l.run_id, l.tenant_id, l.thread_id, l.temporary, l.graph_key, l.token, l.worker_key, l.attempt, l.last_seq,
       l.checkpoint_id, l.claimed_at, o.status, o.error, o.output, null, o.retry_after)::duragraph.run_end as e)
   select coalesce(array_agg(gone.e), '{}') into v_ends from gone;

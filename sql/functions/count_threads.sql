@@ -2,11 +2,9 @@ create or replace function duragraph.count_threads(p_tenant integer, p_request j
 returns bigint
 language sql
 stable
+set jit = off
 as $$
-  select count(*)
-  from (
-    select from duragraph.threads t where t.tenant_id = p_tenant and duragraph.thread_matches(t, p_request) limit p_at_most
-  ) found
+  select count(*) from (select from duragraph.found_threads(p_tenant, p_request) limit p_at_most) found
 $$;
 comment on function duragraph.count_threads(integer, jsonb, bigint) is
-  'How many threads match {metadata, values, status, ids}; stops counting at p_at_most.';
+  'How many threads {metadata, values, status, ids} finds; stops counting at p_at_most.';

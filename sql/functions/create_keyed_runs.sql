@@ -8,8 +8,8 @@ declare
 begin
   for v_req in
     select r.*, p_old[r.n] as old, md5(coalesce(r.thread_id::text, '') || r.body::text) as hash
-    from rows from (json_to_recordset(p_requests) as (thread_id uuid, idempotency_key text, request_id text, body json))
-      with ordinality as r(thread_id, idempotency_key, request_id, body, n) order by r.n
+    from rows from (json_to_recordset(p_requests) as (thread_id uuid, idempotency_key text, request_id text, brief boolean, body json))
+      with ordinality as r(thread_id, idempotency_key, request_id, brief, body, n) order by r.n
   loop
     v_made := coalesce(v_req.old, (v_seen -> v_req.idempotency_key -> 'run')::json);
     if v_made::text = 'false' or v_seen -> v_req.idempotency_key ->> 'hash' <> v_req.hash then
@@ -19,7 +19,7 @@ begin
     end if;
     if v_made is null or v_made::text = 'null' then
       v_made := duragraph.create_runs(p_tenant, json_build_array(
-        json_build_object('thread_id', v_req.thread_id, 'request_id', v_req.request_id, 'body', v_req.body))) -> 0;
+        json_build_object('thread_id', v_req.thread_id, 'request_id', v_req.request_id, 'brief', v_req.brief, 'body', v_req.body))) -> 0;
       if v_req.idempotency_key is not null then
         insert into duragraph.idempotency_keys (tenant_id, idempotency_key, run_id, request_hash)
           values (p_tenant, v_req.idempotency_key, (v_made ->> 'run_id')::uuid, v_req.hash)
@@ -32,4 +32,4 @@ begin
   end loop;
   return array_to_json(v_out);
 end $$;
-comment on function duragraph.create_keyed_runs(integer, json, json[]) is 'create_runs() for requests with idempotency keys, one by one: a known key gives its run again.';
+comment on function duragraph.create_keyed_runs(integer, json, json[]) is 'create_runs() one by one: for requests with idempotency keys (a known key gives its run again), and for strategies that meet other runs of their own batch.';

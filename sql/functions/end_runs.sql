@@ -3,6 +3,7 @@ language plpgsql
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
   v_now timestamptz := duragraph.current_time();
+  v_ready boolean;
 begin
   if cardinality(p_ends) = 0 then
     return false;
@@ -12,10 +13,12 @@ begin
       output = e.output, reason = e.reason, token = e.token, worker_key = e.worker_key, attempt = greatest(e.attempt, r.attempt),
       last_seq = e.last_seq, checkpoint_id = coalesce(e.checkpoint_id, r.checkpoint_id), started_at = coalesce(r.started_at, e.started_at),
       ended_at = v_now
-    from unnest(p_ends) e where r.shard = e.shard and r.run_id = e.run_id and r.status = 'pending';
+    from unnest(p_ends) e where r.shard = any(array[e.shard]) and r.run_id = any(array[e.run_id]) and r.status = 'pending';
   if not exists (select 1 from unnest(p_ends) e where not e.temporary) then
     return false;
   end if;
+  -- Lock order: leases, runs, slots, threads. create_runs() holds the slot when it comes to the thread.
+  v_ready := duragraph.promote_threads(p_ends);
   update duragraph.threads t set
       checkpoint_id = coalesce(e.checkpoint_id, t.checkpoint_id), values_checkpoint_id = coalesce(e.checkpoint_id, t.checkpoint_id),
       status = case when e.status in ('error', 'timeout') then 'error' else coalesce((
@@ -26,8 +29,8 @@ begin
         when e.status = 'interrupted' then e.error end,
       updated_at = v_now, state_updated_at = case when e.checkpoint_id is null then t.state_updated_at else v_now end
     from unnest(p_ends) e
-    where not e.temporary and t.shard = e.shard and t.tenant_id = e.tenant_id and t.thread_id = e.thread_id;
-  return duragraph.promote_threads(p_ends);
+    where not e.temporary and t.shard = any(array[e.shard]) and t.tenant_id = any(array[e.tenant_id]) and t.thread_id = any(array[e.thread_id]);
+  return v_ready;
 end $$;
 comment on function duragraph.end_runs(duragraph.run_end[]) is
   'Writes how runs ended: run, thread status and values, and the next run of each thread, together. The leases are already gone.';

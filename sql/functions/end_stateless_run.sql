@@ -6,8 +6,8 @@ declare
   v_end duragraph.run_end;
   v_run duragraph.runs;
 begin
-  -- Claiming moves the row from ready to leases; who waited for that row looks once more.
-  for v_round in 1 .. 2 loop
+  -- Claiming moves the row from ready to leases, a worker may give it back at once: who waited for a row that went looks again.
+  for v_round in 1 .. 10 loop
     delete from duragraph.leases l where l.shard = v_shard and l.run_id = p_run and l.tenant_id = p_tenant
       returning l.shard, l.run_id, l.tenant_id, l.thread_id, true, l.graph_key, l.token, l.worker_key, l.attempt, l.last_seq,
         l.checkpoint_id, l.claimed_at, 'interrupted'::text, null::json, null::json, p_reason, null::double precision into v_end;

@@ -9,8 +9,8 @@ declare
   v_queued uuid[];
   v_out json;
 begin
-  -- Lock order: leases, then slots. A run claimed between the two is caught in the second round.
-  for v_round in 1 .. 2 loop
+  -- Lock order: leases, then slots. A run that moves between the two (claimed, handed back) is caught in the next round.
+  for v_round in 1 .. 10 loop
     with gone as (
       delete from duragraph.leases l using duragraph.slots s
         where s.shard = v_shard and s.tenant_id = p_tenant and s.thread_id = p_thread and l.shard = s.shard and l.run_id = s.active_run_id
@@ -18,8 +18,14 @@ begin
       returning (l.shard, l.run_id, l.tenant_id, l.thread_id, l.temporary, l.graph_key, l.token, l.worker_key, l.attempt, l.last_seq,
         l.checkpoint_id, l.claimed_at, 'interrupted', null, null, p_reason, null)::duragraph.run_end as e)
     select v_ends || coalesce(array_agg(gone.e), '{}') into v_ends from gone;
+    if p_runs is null then
+      -- Nobody may enter between the end of these runs and the caller's own: on a free thread, hold a slot of our own.
+      insert into duragraph.slots (shard, tenant_id, thread_id) values (v_shard, p_tenant, p_thread) on conflict do nothing;
+      exit when found;
+    end if;
     select s.* into v_slot from duragraph.slots s where s.shard = v_shard and s.tenant_id = p_tenant and s.thread_id = p_thread for update;
-    exit when v_slot.active_run_id is null or v_ends <> '{}' or (p_runs is not null and not v_slot.active_run_id = any(p_runs));
+    continue when not found;
+    exit when v_slot.active_run_id is null or cardinality(v_ends) > 0 or (p_runs is not null and not v_slot.active_run_id = any(p_runs));
     delete from duragraph.ready r using duragraph.runs x
       where x.shard = v_shard and x.run_id = v_slot.active_run_id and r.graph_key = x.graph_key and r.ord = x.ord and r.run_id = x.run_id;
     if not found then
@@ -59,4 +65,4 @@ begin
   return coalesce(v_out, '[]');
 end $$;
 comment on function duragraph.end_thread_runs(integer, uuid, text, text, uuid[]) is
-  'Ends the running and queued runs of a thread at once (only p_runs when given): interrupt keeps what they committed, rollback removes them with it. Answers whose leases went: their workers must stop.';
+  'Ends the running and queued runs of a thread at once (only p_runs when given, else all, and the thread is the caller''s until its transaction ends): interrupt keeps what they committed, rollback removes them with it. Answers whose leases went: their workers must stop.';

@@ -4,7 +4,9 @@ declare
   v_active uuid[] := '{}';
   v_run record;
 begin
-  for v_run in select u.* from unnest(p_new) u where not u.temporary and u.strategy in ('interrupt', 'rollback') loop
+  for v_run in
+    select u.* from unnest(p_new) u where not u.temporary and u.strategy in ('interrupt', 'rollback') order by u.shard, u.thread_id
+  loop
     perform duragraph.end_thread_runs(p_tenant, v_run.thread_id, v_run.strategy, format('superseded by run %s', v_run.run_id));
   end loop;
   with line as (
@@ -19,13 +21,15 @@ begin
       waiting = s.waiting + excluded.waiting + (s.active_run_id is not null and excluded.active_run_id is not null)::integer,
       delayed = s.delayed + excluded.delayed
     returning s.active_run_id)
-  select coalesce(array_agg(s.active_run_id), '{}') into v_active from s;
+  -- A thread with delayed runs only has no active one: a null in the answer would make every "= any" of the caller unknown.
+  select coalesce(array_agg(s.active_run_id) filter (where s.active_run_id is not null), '{}') into v_active from s;
   for v_run in select u.run_id, s.* from unnest(p_new) u, duragraph.slots s where u.strategy = 'reject' and not u.temporary
       and s.shard = u.shard and s.tenant_id = p_tenant and s.thread_id = u.thread_id loop
     if v_run.waiting + v_run.delayed + (v_run.active_run_id is not null)::integer > 1 then
       raise exception using errcode = 'DG409',
         message = 'Thread is already running a task. Wait for it to finish or choose a different multitask strategy.',
-        hint = format('Run %s is active on thread %s.', coalesce(v_run.active_run_id::text, '(delayed)'), v_run.thread_id),
+        hint = format(case when v_run.active_run_id is null or v_run.active_run_id = v_run.run_id then 'A delayed run waits for its time on thread %2$s.'
+          else 'Run %1$s is active on thread %2$s.' end, v_run.active_run_id, v_run.thread_id),
         detail = '{"code": "thread_busy", "field": "multitask_strategy"}';
     end if;
   end loop;
@@ -36,4 +40,4 @@ begin
   return v_active;
 end $$;
 comment on function duragraph.enter_threads(integer, duragraph.new_run[]) is
-  'Puts new runs into their threads'' lines and says which became the active one. Strategies are decided here, under the slot''s row lock.';
+  'Puts new runs into their threads'' lines and says which became the active one. Strategies are decided here, under the slot''s row lock. Only enqueued runs may share a thread in one call.';

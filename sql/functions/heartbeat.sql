@@ -26,6 +26,7 @@ begin
   select array_agg(gone.e) into v_ends from gone;
   if v_ends is not null then
     perform duragraph.requeue_runs(v_ends);
+    perform duragraph.notify_runs(array(select e.run_id from unnest(v_ends) e), true);
   end if;
   perform duragraph.release_expired_leases(100);
   select json_agg(json_build_object('worker_key', b.worker_key, 'known', w.worker_key is not null, 'status', w.status,

@@ -6,7 +6,15 @@ declare
   v_old jsonb[] := array(select e::jsonb from json_array_elements(coalesce(p_old, '[]')) e);
   v_new jsonb[] := array(
     select duragraph.message_of(e) from json_array_elements(
-      case when json_typeof(p_new) = 'array' then p_new else json_build_array(p_new) end
+      case
+        when json_typeof(p_new) = 'null' then '[]'
+        -- [role, text] is one message, other lists hold some.
+        when json_typeof(p_new) = 'array'
+          and not (json_array_length(p_new) = 2 and coalesce(duragraph.message_type(p_new ->> 0) is not null, false)
+            and json_typeof(p_new -> 0) = 'string' and json_typeof(p_new -> 1) = 'string')
+          then p_new
+        else json_build_array(p_new)
+      end
     ) e
   );
   v_message jsonb;

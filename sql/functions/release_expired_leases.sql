@@ -16,7 +16,7 @@ begin
       limit p_limit for update skip locked) l
     limit p_limit),
   gone as (
-    delete from duragraph.leases l using x where l.shard = x.shard and l.run_id = x.run_id
+    delete from duragraph.leases l using x where l.shard = any(array[x.shard]) and l.run_id = any(array[x.run_id])
     returning (l.shard, l.run_id, l.tenant_id, l.thread_id, l.temporary, l.graph_key, null, l.worker_key, l.attempt, l.last_seq,
       l.checkpoint_id, l.claimed_at, 'expired', null, null, format('worker %s stopped answering', x.worker_id), null)::duragraph.run_end as e)
   select array_agg(gone.e) into v_ends from gone;
@@ -24,6 +24,8 @@ begin
     return '[]';
   end if;
   perform duragraph.requeue_runs(v_ends);
+  -- Rare enough to NOTIFY inside: whoever called may not be the process that holds the polls.
+  perform duragraph.notify_runs(array(select e.run_id from unnest(v_ends) e), true);
   select json_agg(json_build_object('run_id', e.run_id, 'worker_key', e.worker_key,
       'outcome', case when duragraph.run_status(e.shard, e.run_id) = 'error' then 'failed' else 'requeued' end))
     into v_out from unnest(v_ends) e;

@@ -2,7 +2,6 @@ create or replace function duragraph.resolve_runs(p_tenant integer, p_requests j
 language plpgsql as $$
 declare
   v_new duragraph.new_run[];
-  v_bad record;
 begin
   with q as materialized (
     select r.n, r.thread_id is null as temporary, coalesce(r.thread_id, duragraph.make_id()) as thread_id, r.request_id, r.brief, b.*,
@@ -51,27 +50,6 @@ begin
       case when a.after_seconds > 0 then duragraph.current_time() + make_interval(secs => a.after_seconds) end, coalesce(a.brief, false)
     )::duragraph.new_run order by a.n)
   into v_new from a;
-  -- The rare way: say exactly what is wrong with the first bad one, or make the threads that were asked for.
-  if exists (select 1 from unnest(v_new) u where u.assistant_id is null) or (select bool_or(not u.temporary) from unnest(v_new) u) then
-    for v_bad in
-      select r.thread_id, r.body ->> 'assistant_id' as assistant, r.body ->> 'if_not_exists' as if_not_exists, v_new[r.n] as run,
-        not exists (select 1 from duragraph.threads t where t.shard = duragraph.shard_of(r.thread_id) and t.tenant_id = p_tenant
-          and t.thread_id = r.thread_id) as lacks_thread
-      from rows from (json_to_recordset(p_requests) as (thread_id uuid, body json)) with ordinality as r(thread_id, body, n) order by r.n
-    loop
-      if (v_bad.run).assistant_id is null then
-        perform duragraph.refuse_assistant(p_tenant, v_bad.assistant);
-      elsif v_bad.thread_id is not null and v_bad.lacks_thread then
-        if v_bad.if_not_exists is distinct from 'create' then
-          raise exception using errcode = 'DG404', message = 'Thread or assistant not found.',
-            hint = format('Create thread %s first, or send "if_not_exists": "create".', v_bad.thread_id),
-            detail = '{"code": "thread_not_found", "field": "thread_id"}';
-        end if;
-        insert into duragraph.threads (shard, tenant_id, thread_id) values ((v_bad.run).shard, p_tenant, v_bad.thread_id)
-          on conflict do nothing;
-      end if;
-    end loop;
-  end if;
   return coalesce(v_new, '{}');
 end $$;
-comment on function duragraph.resolve_runs(integer, json) is 'First half of create_runs(): finds assistants and threads, merges config, context and metadata, refuses what cannot run.';
+comment on function duragraph.resolve_runs(integer, json) is 'First half of create_runs(): finds assistants, merges config, context and metadata. What was not found is null in the answer: check_new_runs() says so.';

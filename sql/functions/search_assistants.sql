@@ -3,6 +3,7 @@ create or replace function duragraph.search_assistants(
 )
 language plpgsql
 stable
+set jit = off
 as $$
 declare
   v_limit integer := coalesce((p_request ->> 'limit')::integer, 10);

@@ -3,6 +3,7 @@ create or replace function duragraph.search_threads(
 )
 language plpgsql
 stable
+set jit = off
 as $$
 declare
   v_limit integer := coalesce((p_request ->> 'limit')::integer, 10);
@@ -30,8 +31,7 @@ begin
     from (
       select t, row_number() over () as n
       from (
-        select t from duragraph.threads t
-        where t.tenant_id = $1 and duragraph.thread_matches(t, $2)
+        select t from duragraph.found_threads($1, $2) t
         order by ' || v_column || ' ' || v_direction || ', t.thread_id ' || v_direction || '
         limit $3 offset $4
       ) sorted

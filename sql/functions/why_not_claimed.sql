@@ -32,9 +32,14 @@ as $$
     when c.free = 0 then 'every worker of graph ' || g.graph_id || ' is full (' || c.held || ' of ' || c.capacity
       || ' runs); it starts when one of them has ended, or start another worker.'
     else (
-      select count(*) from duragraph.ready r where r.graph_key = p_run.graph_key and r.ord < p_run.ord
-    ) || ' runs of graph ' || g.graph_id || ' are before it, and ' || c.free || ' of its ' || c.active
-      || ' workers have room: one takes it at its next claim.'
+      select case count(*)
+        when 0 then 'it is the next'
+        when 1 then 'one run is before it'
+        else count(*) || ' runs are before it'
+      end
+      from duragraph.ready r where r.graph_key = p_run.graph_key and r.ord < p_run.ord
+    ) || ' of graph ' || g.graph_id || ', of whose ' || c.active || ' workers ' || c.free
+      || ' can take more: at their next claim.'
   end
   from counted c, duragraph.graphs g
   where g.graph_key = p_run.graph_key

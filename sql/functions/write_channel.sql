@@ -5,44 +5,35 @@ returns void
 language plpgsql
 as $$
 declare
-  v_old json := case
-    when p_at is not null and coalesce(p_reducer, 'replace') <> 'replace'
-      then nullif(
-        duragraph.channel_value(p_thread.shard, p_thread.tenant_id, p_thread.thread_id, '', p_channel, p_at), 'null'
-      )::json
-  end;
+  v_reducer text := coalesce(p_reducer, 'replace');
+  v_appends boolean := v_reducer = 'append' or (v_reducer = 'add' and json_typeof(p_value) = 'array');
+  v_type text;
+  v_old json;
   v_new json := p_value;
-  v_appends boolean := p_reducer = 'append' or (p_reducer = 'add' and json_typeof(p_value) = 'array');
 begin
-  if coalesce(p_reducer, 'replace') not in ('replace', 'append', 'add', 'merge', 'messages') then
+  if v_reducer not in ('replace', 'append', 'add', 'merge', 'messages') then
     raise exception using
       errcode = 'DG422',
       message = 'Channel ''' || p_channel || ''' is reduced by the graph''s code (' || p_reducer || '), which only a worker has.',
       detail = json_build_object('code', 'worker_needed', 'field', 'values.' || p_channel)::text;
   end if;
-  if p_reducer = 'messages' then
-    select m.appends, m.value into v_appends, v_new from duragraph.merge_messages(v_old, p_value) m;
-  elsif v_appends then
-    v_new := case when json_typeof(p_value) = 'array' then p_value else json_build_array(p_value) end;
-  elsif coalesce(p_reducer, 'replace') <> 'replace' then
-    v_new := duragraph.reduce_value(p_channel, p_reducer, v_old, p_value);
+  -- The row alone tells the type, however long the list is that it is added to.
+  select json_typeof(v.value) into v_type
+  from duragraph.channel_values v
+  where v.shard = p_thread.shard and v.tenant_id = p_thread.tenant_id and v.thread_id = p_thread.thread_id
+    and v.checkpoint_ns = '' and v.channel = p_channel and v.checkpoint_id = p_at and json_typeof(v.value) <> 'null';
+  if v_type is not null and v_reducer <> 'replace' and not v_appends then
+    v_old := duragraph.channel_value(p_thread.shard, p_thread.tenant_id, p_thread.thread_id, '', p_channel, p_at);
   end if;
-  if v_appends and v_old is not null then
-    if json_typeof(v_old) <> 'array' then
-      perform duragraph.reduce_value(p_channel, p_reducer, v_old, v_new);
-    end if;
-    insert into duragraph.channel_values as v
-      (shard, tenant_id, thread_id, checkpoint_ns, channel, checkpoint_id, base_checkpoint_id, value)
-    values (p_thread.shard, p_thread.tenant_id, p_thread.thread_id, '', p_channel, p_checkpoint, p_at, v_new)
-    on conflict on constraint channel_values_pkey do update
-    set value = (
-      select json_agg(e.value order by e.part, e.n)
-      from (
-        select o.value, 1 as part, o.n from json_array_elements(v.value) with ordinality o (value, n)
-        union all
-        select a.value, 2, a.n from json_array_elements(excluded.value) with ordinality a (value, n)
-      ) e
-    );
+  if v_reducer = 'messages' then
+    select m.appends, m.value into v_appends, v_new from duragraph.merge_messages(v_old, p_value) m;
+  elsif v_appends and json_typeof(p_value) <> 'array' then
+    v_new := json_build_array(p_value);
+  elsif v_old is not null then
+    v_new := duragraph.reduce_value(p_channel, v_reducer, v_type, v_old, p_value);
+  end if;
+  if v_appends and v_type is not null then
+    perform duragraph.append_value(p_thread, p_checkpoint, p_channel, p_at, v_type, v_new);
     return;
   end if;
   insert into duragraph.channel_values as v

@@ -44,14 +44,14 @@ class Scene:
 
     def value(self, query: str, *parameters: object) -> Any:
         """The one value of a query."""
-        row = self.connection.execute(query, parameters).fetchone()  # type: ignore[arg-type]  # tests write their own SQL
+        row = self.connection.execute(query, parameters).fetchone()
         assert row is not None, f"no row: {query}"
         return row[0]
 
     def rows(self, query: str, *parameters: object) -> list[dict[str, Any]]:
         """All rows of a query, by column."""
         cursor = self.connection.cursor(row_factory=psycopg.rows.dict_row)
-        return cursor.execute(query, parameters).fetchall()  # type: ignore[arg-type]  # tests write their own SQL
+        return cursor.execute(query, parameters).fetchall()
 
     def call(self, function: str, *arguments: object) -> Any:
         """duragraph.<function>(tenant, ...); dicts and lists go as JSON."""

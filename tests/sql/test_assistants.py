@@ -219,7 +219,11 @@ def test_schemas_name_their_graph(scene: Scene) -> None:
 
 
 def test_subgraphs_by_namespace(scene: Scene) -> None:
-    subgraphs = {"child": {"state_schema": {}}, "child|inner": {"state_schema": {}}, "other": {"state_schema": {}}}
+    subgraphs: dict[str, Any] = {
+        "child": {"state_schema": {}},
+        "child|inner": {"state_schema": {}},
+        "other": {"state_schema": {}},
+    }
     scene.worker("worker-2", {"graph_id": "nested", "schemas": {"subgraphs": subgraphs}})
     assistant = str(uuid5(NAMESPACE, "nested"))
     assert set(scene.call("assistant_subgraphs", assistant)) == {"child", "other"}

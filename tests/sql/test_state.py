@@ -12,7 +12,7 @@ import pytest
 from tests.sql.scene import Scene, question, step, task_id
 from tests.waiting import wait_for
 
-EMPTY = {
+EMPTY: dict[str, Any] = {
     "values": {},
     "next": [],
     "tasks": [],
@@ -242,14 +242,25 @@ def test_messages_are_added_replaced_and_removed(scene: Scene) -> None:
         return listed
 
     [first] = messages("hello")
-    assert (first["type"], first["content"]) == ("human", "hello")
+    assert {**first, "id": None} == {
+        "type": "human",
+        "content": "hello",
+        "id": None,
+        "name": None,
+        "additional_kwargs": {},
+        "response_metadata": {},
+    }
     assert first["id"]
     _, second = messages({"role": "assistant", "content": "hi", "id": "m2"})
     assert (second["type"], second["content"], second["id"]) == ("ai", "hi", "m2")
     assert "role" not in second
+    assert second["tool_calls"] == []
     assert [m["content"] for m in messages([{"type": "ai", "content": "hey", "id": "m2"}])] == ["hello", "hey"]
     assert [m["id"] for m in messages([{"type": "remove", "id": first["id"]}])] == ["m2"]
     assert [m["content"] for m in messages([{"type": "remove", "id": "__remove_all__"}, "anew"])] == ["anew"]
+    assert [(m["type"], m["content"]) for m in messages(["system", "be kind"])][1:] == [("system", "be kind")]
+    assert [m["content"] for m in messages(["one", "two"])][2:] == ["one", "two"]
+    assert len(messages(None)) == 4
     assert scene.refused("put_state", thread, {"values": {"messages": {"type": "remove", "id": "x"}}}) == (
         "DG422",
         "unknown_message",
@@ -369,7 +380,7 @@ def test_a_graph_that_declares_no_channels_takes_all(scene: Scene) -> None:
     )
     thread = scene.thread(graph_id="plain")
     scene.call("put_state", thread, {"values": {"any": {"thing": [1]}}})
-    scene.call("put_state", thread, {"values": {"more": 1}})
+    scene.call("put_state", thread, {"values": {"more": 1, "__joins": 1}})
     assert scene.call("get_state", thread)["values"] == {"any": {"thing": [1]}, "more": 1}
     assert scene.call("get_state", thread)["next"] == ["a"]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import socket
@@ -45,8 +46,22 @@ class _Server(ThreadingHTTPServer):
     request_queue_size = 64
     answer: Callable[[Request], Answer]
 
+    def __init__(self, address: tuple[str, int], handler: type[BaseHTTPRequestHandler]) -> None:
+        super().__init__(address, handler)
+        self.connections: set[socket.socket] = set()
+        self.hung_up = threading.Event()
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        self.connections.add(request)
+        super().process_request(request, client_address)
+
+    def shutdown_request(self, request: Any) -> None:
+        self.connections.discard(request)
+        super().shutdown_request(request)
+
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """A client that goes away is part of the tests."""
+        """A client went away in the middle of its answer."""
+        self.hung_up.set()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -62,7 +77,9 @@ class _Handler(BaseHTTPRequestHandler):
         raw = self.rfile.read(int(self.headers.get("content-length") or 0))
         headers = {name.lower(): value for name, value in self.headers.items()}
         body = json.loads(raw) if raw else None
-        self._send(self.server.answer(Request(self.command, unquote(url.path), dict(parse_qsl(url.query)), headers, body)))
+        self._send(
+            self.server.answer(Request(self.command, unquote(url.path), dict(parse_qsl(url.query)), headers, body))
+        )
 
     def _send(self, answer: Answer) -> None:
         if answer.drop:
@@ -113,6 +130,12 @@ class HttpDouble:
     def url(self) -> str:
         return f"http://127.0.0.1:{self._port}"
 
+    @property
+    def hung_up(self) -> threading.Event:
+        """Set when a client went away in the middle of its answer."""
+        assert self._server is not None
+        return self._server.hung_up
+
     def start(self) -> None:
         self._server = _Server(("127.0.0.1", self._port), _Handler)
         self._port = self._server.server_address[1]
@@ -120,9 +143,12 @@ class HttpDouble:
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def stop(self) -> None:
-        """Refuse connections from now on."""
+        """Break all connections, and refuse them from now on."""
         if self._server is not None:
             self._server.shutdown()
+            for connection in list(self._server.connections):
+                with contextlib.suppress(OSError):
+                    connection.shutdown(socket.SHUT_RDWR)
             self._server.server_close()
             self._server = None
 
@@ -145,6 +171,7 @@ class Held:
     claim: Json
     worker_id: str
     last_write: int = 0
+    claimed_at: float = field(default_factory=time.monotonic)
 
 
 class ControlPlaneDouble:
@@ -164,6 +191,8 @@ class ControlPlaneDouble:
         self.invalid: Callable[[Json], str | None] = lambda write: None
         self.drained: set[str] = set()
         self.deregistered: list[str] = []
+        self.lease_seconds = 30.0
+        self.take_back_after = 10.0
         self._tokens = itertools.count(1)
         self._faults: dict[str, list[Answer]] = {}
         self._drops: dict[str, int] = {}
@@ -244,8 +273,10 @@ class ControlPlaneDouble:
         with self._changed:
             if request.path == "/workers":
                 self.workers[request.body["worker_id"]] = request.body
-                beat = request.body["lease_seconds"] / 3
-                return Answer(body={"worker_id": request.body["worker_id"], "heartbeat_seconds": beat, "poll_seconds": 5})
+                beat = self.lease_seconds / 3
+                return Answer(
+                    body={"worker_id": request.body["worker_id"], "heartbeat_seconds": beat, "poll_seconds": 5}
+                )
             worker_id = request.path.split("/")[2]
             if worker_id not in self.workers:
                 return Answer(404, {"detail": "Worker not found. Register again.", "code": "worker_not_found"})
@@ -260,6 +291,7 @@ class ControlPlaneDouble:
             if end == "claim":
                 return Answer(body=self._claim(worker_id, request.body))
             if end == "heartbeat":
+                self._take_back(worker_id, request.body["held"])
                 lost = [token for token in request.body["held"] if token not in self.held]
                 status = "draining" if worker_id in self.drained else "active"
                 return Answer(body={"acknowledged": True, "lost": lost, "status": status})
@@ -267,6 +299,15 @@ class ControlPlaneDouble:
             tokens = [write["token"] for write in request.body["writes"]]
             assert len(tokens) == len(set(tokens)), "two Writes of one run in one request"
             return Answer(body={"results": [self._write(write) for write in request.body["writes"]]})
+
+    def _take_back(self, worker_id: str, held: list[int]) -> None:
+        """Give out again what the worker does not know it holds: the answer to its claim was lost."""
+        for token, one in list(self.held.items()):
+            late = time.monotonic() - one.claimed_at > self.take_back_after
+            if one.worker_id == worker_id and token not in held and late:
+                del self.held[token]
+                self.queue.append(one.claim)
+                self._changed.notify_all()
 
     def _claim(self, worker_id: str, body: Json) -> Json:
         deadline = time.monotonic() + body["wait_seconds"]

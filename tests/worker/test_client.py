@@ -67,9 +67,7 @@ async def test_a_cut_stream_goes_on_after_the_last_event_that_was_seen(serve: An
 
 
 async def test_a_stream_that_was_cut_before_its_first_event_is_read_from_the_start(serve: Any) -> None:
-    server = serve(
-        Answer(headers=STREAM, chunks=[], cut=True), Answer(headers=STREAM, chunks=[frame("end", None, 1)])
-    )
+    server = serve(Answer(headers=STREAM, chunks=[], cut=True), Answer(headers=STREAM, chunks=[frame("end", None, 1)]))
 
     async with Client(server.url) as client:
         parts = [part.event async for part in client.runs.stream("t", "graph")]

@@ -279,7 +279,7 @@ async def test_a_run_that_writes_while_the_control_plane_is_away_waits_when_its_
 async def connected() -> AsyncIterator[tuple[ControlPlaneDouble, Writer, RunJournal]]:
     """A writer that speaks real HTTP, and the journal of a claimed run."""
     plane = ControlPlaneDouble()
-    registration = {"worker_id": "w/1", "lease_seconds": 30, "graphs": []}
+    registration = {"worker_id": "w 1", "lease_seconds": 30, "graphs": []}
     client = WorkerClient(plane.url, registration)
     await client.register()
     plane.submit("g")
@@ -316,7 +316,7 @@ async def test_a_worker_that_was_forgotten_registers_again_and_the_write_goes_th
     async with connected() as (plane, _, journal):
         plane.forget()
         await journal.commit({"events": [event(1)]})
-        assert list(plane.workers) == ["w/1"]
+        assert list(plane.workers) == ["w 1"]
 
     assert len(plane.requests("/workers")) == 2
     assert [numbers(write) for write in plane.writes] == [[1]]
@@ -327,6 +327,7 @@ async def test_writes_go_on_where_they_stopped_when_the_server_comes_back() -> N
         await journal.commit({"events": [event(0)]})
         plane.http.stop()
         commit = asyncio.create_task(journal.commit({"events": [event(1)]}))
+        await asyncio.sleep(0)
         for number in range(2, 50):
             await journal.write({"events": [event(number)]})
         plane.http.start()

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from duragraph_worker.client import Client
+    from duragraph_worker.client import ApiError, Client, RunFailed
     from duragraph_worker.commands import END, START, Command, Send
     from duragraph_worker.context import Context, SyncContext, get_context
     from duragraph_worker.errors import (
@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     from duragraph_worker.events import Event
     from duragraph_worker.graph import Graph, GraphInstance
     from duragraph_worker.interrupts import interrupt
-    from duragraph_worker.local import RunResult
     from duragraph_worker.nodes import (
         edge,
         entrypoint,
@@ -51,12 +50,13 @@ if TYPE_CHECKING:
         router_node,
         tool_node,
     )
+    from duragraph_worker.results import RunResult
     from duragraph_worker.state import MessagesState, append, merge, messages
     from duragraph_worker.tools import Tool, tool
     from duragraph_worker.worker import Worker
 
 _WHERE = {
-    "client": "Client",
+    "client": "ApiError Client RunFailed",
     "commands": "END START Command Send",
     "context": "Context SyncContext get_context",
     "errors": "DuraGraphError EmptyInputError GraphError GraphRecursionError InvalidUpdateError LeaseLost NodeError "
@@ -64,8 +64,8 @@ _WHERE = {
     "events": "Event",
     "graph": "Graph GraphInstance",
     "interrupts": "interrupt",
-    "local": "RunResult",
     "nodes": "edge entrypoint graph_node human_node llm_node node router_node tool_node",
+    "results": "RunResult",
     "state": "MessagesState append merge messages",
     "tools": "Tool tool",
     "worker": "Worker",
@@ -75,6 +75,7 @@ _MODULE_OF = {name: module for module, names in _WHERE.items() for name in names
 __all__ = [
     "END",
     "START",
+    "ApiError",
     "Client",
     "Command",
     "Context",
@@ -89,6 +90,7 @@ __all__ = [
     "LeaseLost",
     "MessagesState",
     "NodeError",
+    "RunFailed",
     "RunResult",
     "Send",
     "StateError",

@@ -1,6 +1,6 @@
 """Chat messages as they are kept in state: dicts of the form that chat front ends read.
 
-    {"type": "human" | "ai" | "system" | "tool", "content": ..., "id": ..., "name", "additional_kwargs", "response_metadata"}
+    {"type": "human" | "ai" | "system" | "tool", "content", "id", "name", "additional_kwargs", "response_metadata"}
 
 An `ai` message also has `tool_calls` (`[{"name", "args", "id", "type": "tool_call"}]`) and `usage_metadata`, a `tool`
 message `tool_call_id` and `status`. Model providers take the other common form, with roles: `for_provider`.

@@ -45,7 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--name", help="the worker's id (default: host, process and a random part)")
     run.add_argument("--max-concurrent-runs", type=_positive, default=10, metavar="N", help="%(default)s")
     run.add_argument(
-        "--lease-seconds", type=_seconds, default=30, metavar="S", help="silence after which others take over"
+        "--lease-seconds", type=_positive, default=30, metavar="S", help="silence after which others take over"
     )
     run.add_argument(
         "--shutdown-timeout", type=_seconds, default=60, metavar="S", help="time for runs to end; %(default)s s"

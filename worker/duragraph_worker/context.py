@@ -68,7 +68,7 @@ class _Shared:
 
     @property
     def cancelled(self) -> bool:
-        """Whether the run was stopped meanwhile; for long loops in plain functions, which cannot be stopped from outside."""
+        """Whether the run was stopped meanwhile: long loops in plain functions must look, nothing else stops them."""
         return self._run.cancelled
 
     def emit(self, data: Any) -> None:

@@ -4,7 +4,7 @@
 |---|---|---|
 | values | values | the whole state (stored as a reference to its checkpoint) |
 | updates | updates | `{node: update or null}` |
-| messages | messages/metadata, messages/partial, messages/complete | `{id: {metadata}}`, `[message so far]`, `[message]` |
+| messages | messages/metadata, /partial, /complete | `{id: {metadata}}`, `[message so far]`, `[message]` |
 | messages-tuple | messages | `[message or chunk, metadata]` |
 | custom | custom | what a node emitted |
 | tasks | tasks | a task's start (`input`) and end (`result`, `error`, `interrupts`) |
@@ -85,7 +85,7 @@ class Streams:
     def values(
         self, checkpoint_id: str | None, values: Mapping[str, Any], interrupts: Sequence[dict[str, Any]] = ()
     ) -> list[EventItem]:
-        """The state; by reference where the checkpoint is stored, whole where it is not (a subgraph, exit durability)."""
+        """The state; by reference where the checkpoint is stored, whole where it is not (subgraph, durability exit)."""
         if "values" not in self.modes:
             return []
         laid = {"__interrupt__": list(interrupts)} if interrupts else {}

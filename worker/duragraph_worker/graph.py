@@ -3,24 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import threading
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from duragraph_worker.errors import GraphError
+from duragraph_worker.events import Event
+from duragraph_worker.results import EventStream, Runner, RunResult
 from duragraph_worker.state import Schema
 from duragraph_worker.topology import Topology, collect
-
-if TYPE_CHECKING:
-    from duragraph_worker.events import Event
-    from duragraph_worker.local import EventStream, LocalRunner, RunResult
 
 
 class GraphInstance:
     """What a class decorated with `@Graph` can do, besides its own methods."""
 
     _topology: ClassVar[Topology]
-    _runner: LocalRunner | None = None
+    _runner: Runner | None = None
 
     if TYPE_CHECKING:
 
@@ -48,12 +47,10 @@ class GraphInstance:
         return cls._topology.mermaid()
 
     @property
-    def local(self) -> LocalRunner:
+    def local(self) -> Runner:
         """This instance's local runner, with its threads in memory."""
-        from duragraph_worker.local import LocalRunner
-
         if self._runner is None:
-            self._runner = LocalRunner(self)
+            self._runner = _above("local").LocalRunner(self)
         return self._runner
 
     async def arun(self, input: Any = None, **options: Any) -> RunResult:
@@ -84,11 +81,8 @@ class GraphInstance:
 
     def serve(self, url: str | None = None, **options: Any) -> None:
         """Work for the control plane at `url` until stopped; options are those of `Worker`."""
-        from duragraph_worker import Worker
-
         arguments = () if url is None else (url,)
-        worker = Worker(*arguments, graphs=[self], **options)
-        worker.run()
+        _above("worker").Worker(*arguments, graphs=[self], **options).run()
 
 
 class Graph:
@@ -132,6 +126,11 @@ class Graph:
             mixed = type(cls)(cls.__name__, (cls, GraphInstance), own)  # type: ignore[misc]  # cls may have a metaclass
         mixed._topology = topology
         return cast(type[GraphInstance], mixed)
+
+
+def _above(module: str) -> Any:
+    """A module that stands on this one: loaded when a graph is run or served, and no sooner."""
+    return importlib.import_module(f"duragraph_worker.{module}")
 
 
 def _first_line(cls: type) -> str | None:

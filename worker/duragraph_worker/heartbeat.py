@@ -51,6 +51,10 @@ class Heartbeat:
                     if not backoff.tries:
                         log.warning("heartbeat failed: %s", problem, extra={"worker_id": self._client.worker_id})
                     self._over.wait(min(interval, backoff.next(getattr(problem, "retry_after", None))))
+                except Exception:
+                    # This thread is all that keeps the worker's leases: it must outlive any answer.
+                    log.exception("heartbeat broke", extra={"worker_id": self._client.worker_id})
+                    self._over.wait(interval)
                 else:
                     backoff.reset()
                     self._over.wait(interval)

@@ -1,4 +1,4 @@
-"""What passes between the executor and whoever stores a run: the shapes of a write and of a claim, and the Journal itself.
+"""What passes between the executor and whoever stores a run: the shapes of a write and of a claim, and the Journal.
 
 The shapes are those of the worker protocol, field for field, so a worker sends a write as it is.
 """
@@ -12,7 +12,7 @@ Json = Any  # None | bool | int | float | str | list[Json] | dict[str, Json], ch
 
 
 class EventItem(TypedDict, total=False):
-    """One frame for the run's stream. With a `checkpoint_id` the values are read from there and `data` is laid over them."""
+    """One frame for the run's stream. With a `checkpoint_id` the values are read there and `data` is laid over them."""
 
     event: str
     data: Json
@@ -68,7 +68,7 @@ class StepItem(TypedDict, total=False):
 
 
 class InterruptItem(TypedDict, total=False):
-    """A question that a task asks."""
+    """A question that a task asks; with `answered` and `answer` when it was carried over from another checkpoint."""
 
     checkpoint_id: str
     task_id: str
@@ -78,6 +78,8 @@ class InterruptItem(TypedDict, total=False):
     checkpoint_ns: str
     value: Json
     response_schema: dict[str, Json]
+    answered: bool
+    answer: Json
 
 
 class AnswerItem(TypedDict):

@@ -35,8 +35,8 @@ async def ask_model(run: TaskRun, prompt: Any) -> dict[str, Any]:
             return _update(run, made)
         made += await _call_tools(run, toolbox, answer["tool_calls"])
     raise NodeError(
-        f"llm node '{run.task.name}': the model still calls tools after {config['max_rounds']} rounds; raise max_rounds, or "
-        "tell it in the prompt when to stop"
+        f"llm node '{run.task.name}': still tools called after {config['max_rounds']} rounds; raise max_rounds, "
+        "or tell it in the prompt when to stop"
     )
 
 
@@ -62,8 +62,8 @@ def _prompt(run: TaskRun, prompt: Any) -> list[Message]:
     if isinstance(prompt, list | tuple):
         return normalise(to_json(prompt))
     raise NodeError(
-        f"llm node '{run.task.name}' returned {type(prompt).__name__}; return the prompt as a text, a list of messages, a "
-        "dict with messages, or None for the state's messages"
+        f"llm node '{run.task.name}' returned {type(prompt).__name__}; return the prompt as a text, messages, "
+        "a dict with messages, or None for the state's messages"
     )
 
 

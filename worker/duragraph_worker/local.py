@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import queue
-import threading
 import time
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, cast
 
@@ -23,38 +20,11 @@ from duragraph_worker.journal import (
     StepItem,
     Write,
 )
+from duragraph_worker.results import EventStream, RunResult
 from duragraph_worker.state import to_json
 
 if TYPE_CHECKING:
     from duragraph_worker.graph import GraphInstance
-
-
-@dataclass(frozen=True)
-class RunResult:
-    """What came of a local run.
-
-    `status`: success, error, or interrupted (it waits: for answers to `interrupts`, or at a breakpoint, see `next`).
-    `output` is the state. `error` is `{"error": type, "message": text}`. `tokens` counts `input_tokens`,
-    `output_tokens` and `total_tokens`. `nodes_executed` are those run now, in the order they finished.
-    """
-
-    run_id: str
-    status: str
-    output: dict[str, Any]
-    interrupts: tuple[dict[str, Any], ...] = ()
-    error: dict[str, str] | None = None
-    nodes_executed: tuple[str, ...] = ()
-    tokens: dict[str, int] = field(default_factory=dict)
-    duration_ms: float = 0.0
-    thread_id: str = ""
-    next: tuple[str, ...] = ()
-    exception: BaseException | None = field(default=None, repr=False)
-
-    def raise_for_error(self) -> RunResult:
-        """The result itself, or the exception of the node that failed."""
-        if self.exception is not None:
-            raise self.exception
-        return self
 
 
 @dataclass
@@ -90,7 +60,7 @@ class LocalThread:
     def ask(self, item: InterruptItem) -> None:
         """Keep a question."""
         at = (item["checkpoint_id"], item["task_id"], item["ordinal"])
-        self.interrupts.setdefault(at, {**item, "answered": False, "answer": None})
+        self.interrupts.setdefault(at, {"answered": False, "answer": None, **item})
 
     def document(self, checkpoint_id: str) -> ClaimCheckpoint:
         """A checkpoint as a claim has it."""
@@ -240,7 +210,8 @@ class LocalRunner:
 
     def stream(self, input: Any = None, *, stream_mode: str | Sequence[str] = "values", **options: Any) -> EventStream:
         """The events of a run that begins when they are first asked for."""
-        return EventStream(self, self.prepare(input, stream_mode=stream_mode, **options))
+        run = self.prepare(input, stream_mode=stream_mode, **options)
+        return EventStream(lambda listen: self.execute(run, lambda item: listen(_event(run, item))))
 
 
 _OPTIONS = {"interrupt_before", "interrupt_after", "durability", "checkpoint_id", "checkpoint", "metadata"}
@@ -264,51 +235,13 @@ def result_of(run: LocalRun, outcome: Outcome, duration_ms: float) -> RunResult:
     )
 
 
-class EventStream:
-    """The events of a local run, for `for` and for `async for`; `result` is there when they are all given."""
-
-    def __init__(self, runner: LocalRunner, run: LocalRun) -> None:
-        self._runner = runner
-        self._run = run
-        self.result: RunResult | None = None
-
-    async def __aiter__(self) -> AsyncIterator[Event]:
-        events: asyncio.Queue[EventItem | None] = asyncio.Queue()
-        task = asyncio.create_task(self._runner.execute(self._run, events.put_nowait))
-        task.add_done_callback(lambda _: events.put_nowait(None))
-        try:
-            while (event := await events.get()) is not None:
-                yield self._event(event)
-            self.result = await task
-        finally:
-            task.cancel()
-
-    def __iter__(self) -> Iterator[Event]:
-        events: queue.Queue[EventItem | None] = queue.Queue()
-        failed: list[BaseException] = []
-
-        def work() -> None:
-            try:
-                self.result = asyncio.run(self._runner.execute(self._run, events.put))
-            except BaseException as problem:  # raised where the events are read
-                failed.append(problem)
-            finally:
-                events.put(None)
-
-        thread = threading.Thread(target=work, name="duragraph-stream", daemon=True)
-        thread.start()
-        while (event := events.get()) is not None:
-            yield self._event(event)
-        thread.join()
-        if failed:
-            raise failed[0]
-
-    def _event(self, item: EventItem) -> Event:
-        data = item.get("data")
-        if checkpoint_id := item.get("checkpoint_id"):
-            data = {**self._run.thread.values["", checkpoint_id], **(data or {})}
-        node = next(iter(data)) if item["event"].startswith("updates") and isinstance(data, dict) and data else None
-        return Event(item["event"], data, self._run.run_id, node)
+def _event(run: LocalRun, item: EventItem) -> Event:
+    """A frame as a subscriber of the control plane would get it: a values frame has its values."""
+    data = item.get("data")
+    if checkpoint_id := item.get("checkpoint_id"):
+        data = {**run.thread.values["", checkpoint_id], **(data or {})}
+    node = next(iter(data)) if item["event"].startswith("updates") and isinstance(data, dict) and data else None
+    return Event(item["event"], data, run.run_id, node)
 
 
 def _plain(value: Any) -> Any:

@@ -22,16 +22,18 @@ from duragraph_worker.errors import GraphError
 
 Method = Callable[..., Any]
 _ENTRY = "__duragraph_entrypoint__"
-_RESERVED = ("|", ":", "/", "@", "\0")
 
 
 @dataclass(frozen=True)
 class Branch:
-    """A conditional edge: `choose(self, state)` is asked when the source is done and says where to go."""
+    """A conditional edge: `choose(self, state)` is asked when the source is done and says where to go.
+
+    Targets are names or nodes until the class is collected, then names.
+    """
 
     choose: Method
-    targets: tuple[str, ...]
-    mapping: Mapping[Any, str] | None = None
+    targets: tuple[Any, ...]
+    mapping: Mapping[Any, Any] | None = None
 
 
 class Node:
@@ -57,9 +59,6 @@ class Node:
     def __set_name__(self, owner: type, attribute: str) -> None:
         self.owner = owner
         self.name = self.given_name or attribute
-        bad = next((c for c in _RESERVED if c in self.name), None)
-        if bad or self.name in ("", "__start__", "__end__", "__interrupt__", "__error__"):
-            raise GraphError(f"node '{self.name}' of {owner.__name__}: a node's name cannot be that or hold {bad!r}")
 
     @overload
     def __get__(self, instance: None, owner: type) -> Node: ...
@@ -125,7 +124,7 @@ class edge:  # noqa: N801  # reads as a word in a class body: edge(a).to(b)
         if condition is None:
             self.source >> target
         else:
-            self.source.branches.append(Branch(_when(condition, name_of(target)), (name_of(target),)))
+            self.source.branches.append(Branch(_when(condition, target), (target,)))
         self.made.append((self.source, target))
         return self
 
@@ -143,10 +142,10 @@ class edge:  # noqa: N801  # reads as a word in a class body: edge(a).to(b)
             return self
         if not targets:
             raise GraphError(f"edge({self.source.name}).to_conditional: list where it may go, such as [a, b, END]")
-        names = tuple(name_of(t) for t in (targets.values() if isinstance(targets, Mapping) else targets))
-        mapping = {k: name_of(v) for k, v in targets.items()} if isinstance(targets, Mapping) else None
-        self.source.branches.append(Branch(choose, names, mapping))
-        self.made.extend((self.source, name) for name in names)
+        mapping = dict(targets) if isinstance(targets, Mapping) else None
+        leads = tuple(mapping.values() if mapping else targets)
+        self.source.branches.append(Branch(choose, leads, mapping))
+        self.made.extend((self.source, target) for target in leads)
         return self
 
     def build(self) -> list[tuple[Any, Any]]:
@@ -154,7 +153,7 @@ class edge:  # noqa: N801  # reads as a word in a class body: edge(a).to(b)
         return self.made
 
 
-def _when(condition: Method, target: str) -> Method:
+def _when(condition: Method, target: Any) -> Method:
     def choose(self: Any, state: Any) -> Any:
         return target if condition(self, state) else None
 

@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
 
 class Ledger:
-    """What a task of the run's graph has recorded, and where it records more; a subgraph's tasks share their parent's."""
+    """What a task of the run's graph has recorded and records; the tasks of a subgraph share their parent's."""
 
     def __init__(
         self, checkpoint_id: str, task_id: str, journal: list[JournalItem], asked: list[InterruptState], attempt: int
@@ -211,7 +211,8 @@ class TaskRun:
             name = target.node if isinstance(target, Send) else target
             if name not in allowed:
                 raise NodeError(
-                    f"{what} '{self.task.name}' chose '{name}', which is not declared; it may go to {', '.join(allowed)}"
+                    f"{what} '{self.task.name}' chose '{name}', which is not declared; "
+                    f"it may go to {', '.join(allowed)}"
                 )
         return self._checked(targets)
 

@@ -70,17 +70,15 @@ def go_on(executor: Executor, head: Head | None, command: Mapping[str, Any]) -> 
         return None
     kwargs = executor.kwargs
     answered = Write()
-    forked = bool(kwargs.get("checkpoint_id") or kwargs.get("checkpoint"))
+    forked = bool(kwargs.get("checkpoint_id") or (kwargs.get("checkpoint") or {}).get("checkpoint_id"))
     if "resume" in command and command["resume"] is not None and head is not None:
         if forked and not any(task.open for task in head.tasks):
-            start = _fork(executor, head, reopen=True)
-            start.write = join_writes([start.write, answer(start.head, command["resume"])])
-            return start
+            return _fork(executor, head, command["resume"])
         answered = answer(head, command["resume"])
     if redirected:
         start = _redirect(executor, head, command)
     elif forked and not answered and head is not None:
-        return _fork(executor, head, reopen=False)
+        return _fork(executor, head, MISSING)
     else:
         assert head is not None
         return Start(head, answered)
@@ -108,14 +106,16 @@ def _answer_item(checkpoint_id: str, task_id: str, question: InterruptState) -> 
     )
 
 
-def _fork(executor: Executor, head: Head, *, reopen: bool) -> Start:
-    """Go on from an older checkpoint: the same tasks again, on a branch of their own."""
+def _fork(executor: Executor, head: Head, resume: Any) -> Start:
+    """Go on from an older checkpoint, maybe with other answers: the same tasks again, on a branch of their own."""
     after = executor.make_head(head, head.values, (), head.joins)
     after.tasks = again(after.checkpoint_id, head.tasks)
     start = Start(after, Write(checkpoints=[executor.item(after, head.checkpoint_id, "fork", {})]))
-    if reopen:
+    if resume is not MISSING:
+        for task in head.tasks:
+            task.asked = [{**question, "answered": False} for question in task.asked]
+        answer(head, resume)
         for old, new in zip(head.tasks, after.tasks, strict=True):
-            old.asked = [{**q, "answered": False} for q in old.asked]
             _carry(executor, head, old, after, new, start)
     executor.records = []
     return start
@@ -190,7 +190,6 @@ def _carry(executor: Executor, head: Head, old: Task, after: Head, new: Task, st
                 )
             )
     interrupts: list[InterruptItem] = []
-    answers: list[AnswerItem] = []
     if executor.topology.nodes[old.name].kind != "subgraph":
         for nth, question in enumerate(old.asked):
             carried: InterruptState = {**question, "id": interrupt_id(new.id, "", nth)}
@@ -204,8 +203,8 @@ def _carry(executor: Executor, head: Head, old: Task, after: Head, new: Task, st
                     node=new.name,
                     checkpoint_ns="",
                     value=carried.get("value"),
+                    answered=bool(carried.get("answered")),
+                    answer=carried.get("answer"),
                 )
             )
-            if carried.get("answered"):
-                answers.append(_answer_item(after.checkpoint_id, new.id, carried))
-    start.write = join_writes([start.write, Write(steps=steps, interrupts=interrupts, answers=answers)])
+    start.write = join_writes([start.write, Write(steps=steps, interrupts=interrupts)])

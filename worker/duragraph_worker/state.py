@@ -123,7 +123,7 @@ class Schema:
         return self.declared(**known)
 
     def update(self, returned: Any, node: str) -> dict[str, Any]:
-        """What a node returned, as JSON by key. Raises InvalidUpdateError (no update) or StateError (no JSON, no key)."""
+        """What a node returned, as JSON by key. Raises InvalidUpdateError (no update), StateError (no JSON, no key)."""
         given = _as_dict(returned)
         if given is None:
             raise InvalidUpdateError(
@@ -317,8 +317,8 @@ def _hints(declared: Any) -> dict[str, Any]:
         hints = typing.get_type_hints(declared, vars(module) if module else None, include_extras=True)
     except NameError as problem:
         raise StateError(
-            f"the annotations of {declared.__name__} cannot be read: {problem}; a schema inside a function needs its names "
-            "at module level"
+            f"the annotations of {declared.__name__} cannot be read: {problem}; a schema inside a function needs its "
+            "names at module level"
         ) from None
     if hasattr(declared, "model_fields"):
         return {name: hint for name, hint in hints.items() if name in declared.model_fields}

@@ -1,12 +1,12 @@
 """For tests of graphs: a model that answers from a script, and a crash after any write.
 
-    model = ScriptedProvider(tool_calls(("search", {"query": "tea"})), "It is green.")
+model = ScriptedProvider(tool_calls(("search", {"query": "tea"})), "It is green.")
 
-    @llm_node(provider=model, tools=[search])
-    def answer(self, state): ...
+@llm_node(provider=model, tools=[search])
+def answer(self, state): ...
 
-    report = await crash_everywhere(lambda: Agent(), [{"input": {...}}, {"resume": "yes"}])
-    assert report.final_states_differ == []
+report = await crash_everywhere(lambda: Agent(), [{"input": {...}}, {"resume": "yes"}])
+assert report.final_states_differ == []
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ from typing import TYPE_CHECKING, Any
 from duragraph_worker.executor import Executor
 from duragraph_worker.journal import Write
 from duragraph_worker.llm import LLMChunk, LLMRequest, LLMResponse, ToolCall, Usage
-from duragraph_worker.local import LocalJournal, LocalRun, LocalRunner, RunResult, result_of
+from duragraph_worker.local import LocalJournal, LocalRun, LocalRunner, result_of
+from duragraph_worker.results import RunResult
 
 if TYPE_CHECKING:
     from duragraph_worker.graph import GraphInstance
@@ -51,7 +52,9 @@ class ScriptedProvider:
         """The next answer."""
         self.requests.append(request)
         if not self.answers:
-            raise AssertionError(f"the script has no answer left for request {len(self.requests)}: {request.messages[-1:]}")
+            raise AssertionError(
+                f"the script has no answer left for request {len(self.requests)}: {request.messages[-1:]}"
+            )
         always = len(self.answers) == 1 and callable(self.answers[0])
         answer = self.answers[0] if always else self.answers.pop(0)
         while callable(answer):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -11,6 +11,8 @@ from duragraph_worker.commands import END, START, name_of
 from duragraph_worker.errors import GraphError
 from duragraph_worker.nodes import Branch, Node, as_node
 from duragraph_worker.state import Schema, json_schema
+
+_NOT_IN_NAMES = ("|", ":", "/", "@", "\0")  # they part namespaces and journal keys
 
 
 @dataclass(frozen=True)
@@ -140,10 +142,7 @@ def _take_edges(cls: type, topology: Topology, own: dict[int, str], name: str, n
             topology.routes[name].append(destination)
     if node.mapping:
         topology.mappings[name] = {k: t for k, v in node.mapping.items() if (t := known(v, "router"))}
-    topology.branches[name] = node.branches
-    for branch in node.branches:
-        for target in branch.targets:
-            known(target, "the conditional edge of node")
+    topology.branches[name] = [_resolved(branch, known) for branch in node.branches]
     for sources in node.joins:
         names = []
         for source in sources:
@@ -157,6 +156,14 @@ def _take_edges(cls: type, topology: Topology, own: dict[int, str], name: str, n
             names.append(named)
         else:
             topology.joins.append(Join(tuple(dict.fromkeys(names)), name))
+
+
+def _resolved(branch: Branch, known: Callable[[Any, str], str | None]) -> Branch:
+    """The conditional edge with names for nodes."""
+    what = "the conditional edge of node"
+    targets = tuple(name for target in branch.targets if (name := known(target, what)))
+    mapping = {k: known(v, what) for k, v in branch.mapping.items()} if branch.mapping else None
+    return Branch(branch.choose, targets, mapping)
 
 
 def _find_entry(cls: type, topology: Topology) -> None:
@@ -175,6 +182,8 @@ def _find_entry(cls: type, topology: Topology) -> None:
 
 def _check(cls: type, topology: Topology) -> None:
     for name, node in topology.nodes.items():
+        if not name or name.startswith("__") or any(mark in name for mark in _NOT_IN_NAMES):
+            raise GraphError(f"{cls.__name__}: a node cannot be named '{name}'; leave out | : / @ and a leading __")
         if node.kind == "router" and not topology.routes[name]:
             raise GraphError(f"{cls.__name__}: router '{name}' leads nowhere; write {name} >> some_node for each")
         if inspect.isgeneratorfunction(node.method) or inspect.isasyncgenfunction(node.method):

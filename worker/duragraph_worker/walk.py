@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from duragraph_worker.commands import Target
-from duragraph_worker.errors import LeaseLost
+from duragraph_worker.errors import LeaseLost, NodeError
 from duragraph_worker.events import Streams
 from duragraph_worker.interrupts import Interrupted
 from duragraph_worker.journal import CheckpointItem, EventItem, InterruptState, StepItem, Write
@@ -81,6 +81,11 @@ class Walk(ABC):
         done = Superstep()
         todo: list[TaskRun] = []
         for task in head.tasks:
+            if task.name not in self.topology.nodes:
+                raise NodeError(
+                    f"node '{task.name}' is next on this thread, but graph '{self.topology.graph_id}' has no such node; "
+                    "bring it back or start over with input"
+                )
             ledger, key = self.ledger(head, task)
             record = ledger.records.get(key, MISSING)
             if record is not MISSING:

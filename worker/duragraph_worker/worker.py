@@ -7,6 +7,7 @@ import contextlib
 import logging
 import os
 import platform
+import re
 import secrets
 import signal
 import socket
@@ -22,12 +23,13 @@ from duragraph_worker.executor import Executor
 from duragraph_worker.graph import GraphInstance, instance_of
 from duragraph_worker.heartbeat import Heartbeat
 from duragraph_worker.journal import Claim
-from duragraph_worker.worker_client import WorkerClient
+from duragraph_worker.worker_client import Claimed, WorkerClient
 from duragraph_worker.writer import RunJournal, Writer
 
 log = logging.getLogger("duragraph_worker")
 
 _PROTOCOL = 2
+_NAME = re.compile(r"[\w.:@-]{1,200}")
 _LAST_WORDS_SECONDS = 5.0
 
 
@@ -51,14 +53,16 @@ class Worker:
         graphs: Iterable[Any] = (),
         name: str | None = None,
         max_concurrent_runs: int = 10,
-        lease_seconds: float = 30,
+        lease_seconds: int = 30,
         shutdown_timeout: float = 60,
         build_id: str | None = None,
     ) -> None:
         if max_concurrent_runs < 1:
             raise ValueError(f"max_concurrent_runs is {max_concurrent_runs}; a worker needs at least 1")
-        if lease_seconds <= 0:
-            raise ValueError(f"lease_seconds is {lease_seconds}; a lease needs more than 0 seconds")
+        if lease_seconds < 1:
+            raise ValueError(f"lease_seconds is {lease_seconds}; a lease needs at least 1")
+        if name is not None and not _NAME.fullmatch(name):
+            raise ValueError(f"{name!r} cannot name a worker; use letters, digits and . _ : @ -, up to 200")
         self.url = url
         self.worker_id = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.max_concurrent_runs = max_concurrent_runs
@@ -72,10 +76,11 @@ class Worker:
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
         self._slot_freed = asyncio.Event()
+        self._listening = True
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def register(self, graph: Any) -> Self:
-        """Serve `graph`, a class declared with `@Graph` or an instance of one. Raises `GraphError` for what is neither."""
+        """Serve `graph`: a class declared with `@Graph`, or an instance of one. Raises `GraphError` for others."""
         instance = instance_of(graph)
         self.graphs[instance.topology().graph_id] = instance
         return self
@@ -140,28 +145,35 @@ class Worker:
                 self._log("claim refused", logging.ERROR, reason=str(refusal))
                 await self._pause(5.0)
                 continue
-            self._lose(claimed.lost if claimed else ())
-            for claim in claimed.runs if claimed else ():
+            if claimed is None:
+                continue
+            self._lose(claimed.lost)
+            for claim in claimed.runs:
                 self._start(claim, writer)
-            if claimed is None or claimed.runs or time.monotonic() - started > 0.5:
+            if claimed.runs or claimed.lost or time.monotonic() - started > 0.5:
                 backoff.reset()
             else:
                 await self._pause(backoff.next())  # a server that never waits must not be asked in a tight loop
 
-    async def _claim(self, client: WorkerClient) -> Any:
+    async def _claim(self, client: WorkerClient) -> Claimed | None:
         """The answer to a claim; None where a slot came free while all were taken."""
         free = self.max_concurrent_runs - len(self._running)
         if free > 0:
             return await client.claim(free, client.poll_seconds, list(self._running))
         self._slot_freed.clear()
-        if await self._slot_within(1.0):
+        if await self._slot_within(1.0 if self._listening else client.heartbeat_seconds):
             return None
-        # All slots are long taken: a claim of nothing still brings cancellations at once.
+        # All slots are long taken: a claim of nothing, held as any other, brings cancellations at once.
         asking = asyncio.create_task(client.claim(0, client.poll_seconds, list(self._running)))
         waiting = asyncio.create_task(self._slot_freed.wait())
+        started = time.monotonic()
         try:
             await asyncio.wait({asking, waiting}, return_when=asyncio.FIRST_COMPLETED)
-            return asking.result() if asking.done() else None
+            if asking.done():
+                # A server that does not hold it says all there is to say by heartbeats.
+                self._listening = time.monotonic() - started > 0.5
+                self._lose(asking.result().lost)
+            return None
         finally:
             await _settle(asking, waiting)
 

@@ -14,6 +14,7 @@ import httpx
 
 from duragraph_worker.backoff import Backoff
 from duragraph_worker.client import ApiError, Unreachable, check_answer, check_url
+from duragraph_worker.journal import Claim
 
 log = logging.getLogger("duragraph_worker")
 
@@ -28,7 +29,7 @@ _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 class Claimed:
     """The answer to a claim: `runs` to execute, and tokens of held runs that were `lost` (cancelled, or given away)."""
 
-    runs: list[Json] = field(default_factory=list)
+    runs: list[Claim] = field(default_factory=list)
     lost: list[int] = field(default_factory=list)
 
 

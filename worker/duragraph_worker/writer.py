@@ -25,6 +25,7 @@ MERGE_BYTES = 2 * 2**20
 """A Write this large is not merged with the next."""
 REQUEST_BYTES = 8 * 2**20
 """A request carries more than this only where one Write alone does; the control plane's limit is 16 MiB."""
+REQUEST_WRITES = 256
 RUN_QUEUE_BYTES = 4 * 2**20
 ALL_QUEUE_BYTES = 64 * 2**20
 """Over either, a run that writes waits: a control plane that is away must not fill the worker's memory."""
@@ -279,15 +280,19 @@ class Writer:
 
     def _take(self) -> list[tuple[RunJournal, bytes]]:
         batch: list[tuple[RunJournal, bytes]] = []
+        runs: set[str] = set()
         size = 0
         for journal in list(self._ready):
             if not journal._queue:  # its lease was lost meanwhile
                 del self._ready[journal]
                 continue
+            if journal.run_id in runs:  # claimed here twice; a request has one Write of a run
+                continue
             size += journal._next_size
-            if batch and size > REQUEST_BYTES:
+            if batch and (size > REQUEST_BYTES or len(batch) == REQUEST_WRITES):
                 break
             del self._ready[journal]
+            runs.add(journal.run_id)
             batch.append((journal, journal._next()))
         if not self._ready and not batch and not self._sending:
             self._idle.set()

@@ -26,7 +26,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol, overload
 
-from duragraph_worker.errors import ToolError
+from duragraph_worker.errors import LeaseLost, ToolError
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -96,6 +96,8 @@ class Tool:
         try:
             value = await self._invoke(self.validate(arguments))
             return ToolResult(_as_text(value), value)
+        except LeaseLost:
+            raise  # the run is not ours any more; there is no model left to tell
         except ToolError as problem:
             return ToolResult(f"Error: {problem}", is_error=True)
         except Exception as problem:
@@ -117,7 +119,10 @@ class Tool:
         # Neutral field names: an argument may be called "schema" or "_x", which a model's own names forbid.
         for index, (name, parameter) in enumerate(self._signature.parameters.items()):
             default = ... if parameter.default is parameter.empty else parameter.default
-            field = Field(default, alias=name, description=self._argument_docs.get(name))
+            documented: dict[str, Any] = (
+                {"description": self._argument_docs[name]} if name in self._argument_docs else {}
+            )
+            field = Field(default, alias=name, **documented)
             fields[f"argument_{index}"] = (hints.get(name, Any), field)
         return create_model(self.name, __config__=ConfigDict(extra="forbid"), **fields)
 

@@ -1,0 +1,128 @@
+"""A document agent: reads a folder of text, digests every document, and answers a question with quotes and file names.
+
+    duragraph dev agent.py:DocumentAgent
+
+With OPENAI_API_KEY or OPENAI_BASE_URL it asks DEMO_MODEL (gpt-4o-mini). Without, it asks no language model: the
+extractive provider quotes the best sentences, word for word.
+"""
+
+import asyncio
+import math
+import os
+import re
+from collections import Counter, defaultdict
+from pathlib import Path
+from typing import Annotated, TypedDict
+
+from duragraph_worker import END, Graph, Send, append, entrypoint, llm_node, node, router_node
+
+MODEL, PROVIDER = "extractive", "extractive"
+if os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"):
+    MODEL, PROVIDER = os.environ.get("DEMO_MODEL") or "gpt-4o-mini", "openai"
+PAUSE = float(os.environ.get("DEMO_PAUSE") or 0)  # seconds between digests, so that quoting can be watched
+
+KINDS = {".md", ".txt", ".rst", ".py", ".sql"}
+MAX_BYTES, MAX_DOCUMENTS, MAX_PROMPT = 100_000, 500, 20_000
+WIDTH = 8  # digests at once: what a killed worker has in flight, and the most it can lose
+PASSAGES = 6  # sentences that the answer is made from
+
+DIGEST = "Say in at most three sentences what this document is about."
+ANSWER = (
+    "Answer the question from the passages alone. Quote them word for word in quotation marks, each quote followed by "
+    "the name of its file in [brackets]. Say so when they do not answer it."
+)
+
+
+class State(TypedDict, total=False):
+    path: str
+    question: str
+    documents: list[str]
+    digests: Annotated[list[str], append]  # in the order of the documents
+    passages: list[dict[str, str]]
+    answer: str
+
+
+@Graph(id="document_agent", state=State)
+class DocumentAgent:
+    """Discovers documents, digests each in a durable step of its own, finds passages, answers."""
+
+    @entrypoint
+    @node()
+    def discover(self, state):
+        documents = find_documents(state["path"])
+        if not documents:
+            raise ValueError(f"no text files ({' '.join(sorted(KINDS))}) in {state['path']}")
+        return {"documents": documents}
+
+    @router_node()
+    def spread(self, state):
+        begun = len(state["digests"])
+        wave = enumerate(state["documents"][begun : begun + WIDTH], 1)
+        return [Send("digest", {"path": state["path"], "name": name, "place": n}) for n, name in wave] or "index"
+
+    @llm_node(MODEL, provider=PROVIDER, system_prompt=DIGEST, output="digests", stream=False)
+    async def digest(self, document, ctx):
+        ctx.emit({"reading": document["name"], "attempt": ctx.attempt})
+        await asyncio.sleep(PAUSE * document["place"])
+        return f"[{document['name']}]\n\n{read(document['path'], document['name'])[:MAX_PROMPT]}"
+
+    @node()
+    def index(self, state):
+        digests = dict(zip(state["documents"], state["digests"], strict=True))
+        found = [(name, text) for name in digests for text in sentences(read(state["path"], name))]
+        return {"passages": best_passages(state["question"], found, digests)}
+
+    @llm_node(MODEL, provider=PROVIDER, system_prompt=ANSWER, output="answer")
+    def answer(self, state):
+        passages = [f"[{passage['file']}]\n\n{passage['text']}" for passage in state["passages"]]
+        return "\n\n".join([*passages, f"Question: {state['question']}"])
+
+    discover >> spread >> [digest, index]
+    digest >> spread
+    index >> answer >> END
+
+
+def find_documents(folder):
+    """Names of the text files below a folder; hidden folders, empty files and those too large to be prose are left."""
+    files = [path for path in Path(folder).rglob("*") if path.suffix.lower() in KINDS and path.is_file()]
+    names = [str(path.relative_to(folder)) for path in files if 0 < path.stat().st_size <= MAX_BYTES]
+    return sorted(name for name in names if name.isprintable() and not re.search(r"(^|/)\.", name))[:MAX_DOCUMENTS]
+
+
+def read(folder, name):
+    return Path(folder, name).read_text(errors="replace").replace("\0", "")
+
+
+def sentences(text):
+    """The sentences of prose, of comments and of docstrings; code is left out."""
+    text = re.sub(r"^```.*?^```", "", text, flags=re.DOTALL | re.MULTILINE)
+    text = re.sub(r"^[ \t]*(#+|--|[-*>] |\"\"\")|\"\"\"$", "\n", text, flags=re.MULTILINE)
+    parts = (part for block in re.split(r"\n\s*\n", text) for part in re.split(r"(?<=[.!?])\s+(?=[A-Z])", block))
+    for part in dict.fromkeys(" ".join(part.split()) for part in parts):
+        if part.endswith((".", "!", "?")) and 6 <= len(part.split()) <= 60 and not re.search(r"[={}|<>]|\w\(", part):
+            yield part
+
+
+def words(text):
+    """Lower case, without endings and without what every question has."""
+    found = (re.sub(r"(ing|ed|es|s)$", "", word) for word in re.findall(r"[^\W_]{3,}", text.lower()))
+    return [
+        word for word in found if word not in {"the", "and", "are", "doe", "for", "how", "it", "that", "what", "when"}
+    ]
+
+
+def best_passages(question, found, digests):
+    """The sentences that fit the question best: BM25 over an inverted index, more where the digest fits too."""
+    index, counts = defaultdict(dict), [Counter(words(text)) for _, text in found]
+    for number, count in enumerate(counts):
+        for word, times in count.items():
+            index[word][number] = times
+    mean = sum(count.total() for count in counts) / max(1, len(counts))
+    scores = Counter()
+    for word in set(words(question)):
+        rarity = math.log(1 + (len(found) - len(index[word]) + 0.5) / (len(index[word]) + 0.5))
+        for number, times in index[word].items():
+            scores[number] += rarity * times * 2.5 / (times + 1.5 * (0.25 + 0.75 * counts[number].total() / mean))
+    fit = {name: len({*words(question)} & {*words(digest)}) for name, digest in digests.items()}
+    ranked = sorted(scores, key=lambda number: (-scores[number] * (1 + fit[found[number][0]] / 10), number))
+    return [{"file": found[number][0], "text": found[number][1]} for number in ranked[:PASSAGES]]

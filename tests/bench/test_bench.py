@@ -1,0 +1,42 @@
+"""Each bench works: at toy size it gives finite figures and leaves the database as it should. Nothing here is timed."""
+
+from __future__ import annotations
+
+import importlib
+import json
+import math
+from pathlib import Path
+
+import pytest
+
+from tests.bench.figures import Figure, Target, table, write
+from tests.bench.scale import TOY
+from tests.postgres import Server
+
+
+@pytest.mark.parametrize("name", ["sql_path", "claim_latency", "http_path", "idle"])
+async def test_a_bench_gives_finite_figures_and_correct_end_states(server: Server, name: str) -> None:
+    figures = await importlib.import_module(f"tests.bench.{name}").measure(server, TOY)
+    assert figures
+    assert [figure.name for figure in figures if not all(map(math.isfinite, [*figure.ours, *figure.peer]))] == []
+    assert [figure.name for figure in figures if not figure.name.startswith(f"{name}.")] == []
+
+
+def test_a_figure_is_the_median_of_its_rounds_against_the_peers_own() -> None:
+    figure = Figure("rate", "runs/s", [80.0, 40.0, 10.0], [100.0, 50.0, 100.0], Target(">=", 0.8))
+    expected = {
+        "name": "rate", "ours": 40.0, "peer": 100.0, "unit": "runs/s", "ratio": 0.8, "target": "ratio >= 0.8", "met": True
+    }  # fmt: skip
+    assert figure.as_json() == expected
+
+
+def test_a_target_without_its_peer_is_neither_met_nor_missed() -> None:
+    assert Figure("rate", "runs/s", [80.0], target=Target(">=", 0.8)).met is None
+    assert Figure("p99", "ms", [6.0], target=Target("<=", 5, "ours")).met is False
+
+
+def test_the_table_and_the_list_hold_every_figure(tmp_path: Path) -> None:
+    figures = [Figure("one", "ms", [1.0], target=Target("<=", 5, "ours")), Figure("two", "ms", [2.0], [4.0])]
+    write(tmp_path / "build", table(figures), figures)
+    assert "| one" in (tmp_path / "build" / "bench.md").read_text()
+    assert [one["name"] for one in json.loads((tmp_path / "build" / "bench.json").read_text())] == ["one", "two"]
