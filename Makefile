@@ -67,6 +67,7 @@ LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hash
 requirements: ## pin the requirements anew
 	$(LOCK) --all-extras pyproject.toml worker/pyproject.toml requirements/dev.in -o requirements/dev.txt >/dev/null
 	$(LOCK) requirements/bench.in -o requirements/bench.txt >/dev/null
+	$(LOCK) requirements/published.in -o requirements/published.txt >/dev/null
 
 clean: ## remove what setup, the tests and `duragraph dev` made, the local database included
 	-test -x $(BIN)/python && $(BIN)/python -m duragraph.postgres stop

@@ -43,7 +43,7 @@ class Database:
 
 
 def find(data_dir: Path | None = None) -> Database:
-    """The database meant; a data folder that is named goes before DATABASE_URL. Raises `Unavailable` when there is none."""
+    """The database meant; a data folder that is named goes before DATABASE_URL. Raises `Unavailable` without one."""
     if data_dir is None and os.environ.get("DATABASE_URL"):
         return Database(Settings.from_environment(), "DATABASE_URL")
     folder = data_dir or DEFAULT_DATA_DIR

@@ -1,4 +1,4 @@
-"""What a person at a terminal asks about runs, workers and the server: the SQL of `duragraph runs`, `top` and `doctor`."""
+"""What a person at a terminal asks: the SQL of `duragraph runs`, `top` and `doctor`."""
 
 from __future__ import annotations
 
@@ -18,7 +18,9 @@ _COLUMNS: LiteralString = (
     "select o.run_id, o.status, o.graph_id, o.thread_id, o.worker_id, o.attempt, o.max_attempts, o.age, o.lease_age,"
     " o.took, o.last_step, o.reason, o.created_at, o.ended_at"
 )
-_QUEUED: LiteralString = " and o.run_id in (select a.run_id from duragraph.active_runs a where a.tenant_id = %(tenant)s)"
+_QUEUED: LiteralString = (
+    " and o.run_id in (select a.run_id from duragraph.active_runs a where a.tenant_id = %(tenant)s)"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -112,9 +114,7 @@ class Desk:
         return Ordered(run_id, before in can and after != before, after, said)
 
     def _status(self, run_id: UUID) -> str | None:
-        rows = self._session.rows(
-            "select duragraph.run_status(duragraph.shard_of(%s), %s) as status", (run_id, run_id)
-        )
+        rows = self._session.rows("select duragraph.run_status(duragraph.shard_of(%s), %s) as status", (run_id, run_id))
         return cast("str | None", rows[0]["status"])
 
     # the queue
@@ -183,15 +183,18 @@ select current_setting('server_version') as version, current_setting('server_ver
   current_setting('max_connections')::integer as max_connections,
   current_setting('superuser_reserved_connections')::integer
     + coalesce(current_setting('reserved_connections', true)::integer, 0) as reserved,
-  (select count(*) from pg_stat_activity a where a.datid is not null and a.application_name not like 'duragraph%') as others,
   (select count(*) from pg_stat_activity a
-    where a.datname = current_database() and a.application_name = 'duragraph hub' and a.query ilike 'listen%') as processes,
+    where a.datid is not null and a.application_name not like 'duragraph%') as others,
+  (select count(*) from pg_stat_activity a
+    where a.datname = current_database() and a.application_name = 'duragraph hub'
+      and a.query ilike 'listen%') as processes,
   pg_has_role(current_user, 'pg_read_all_stats', 'member') as sees_all
 from pg_database d
 where d.datname = current_database()
 """
 _SNAPSHOTS: LiteralString = """
-select format('session %%s (%%s, %%s)', a.pid, coalesce(nullif(a.application_name, ''), a.usename::text), a.state) as holder,
+select
+  format('session %%s (%%s, %%s)', a.pid, coalesce(nullif(a.application_name, ''), a.usename::text), a.state) as holder,
   clock_timestamp() - a.xact_start as age, format('select pg_terminate_backend(%%s)', a.pid) as remedy
 from pg_stat_activity a
 where a.datname = current_database() and a.pid <> pg_backend_pid() and a.backend_type = 'client backend'
@@ -202,19 +205,20 @@ select format('prepared transaction %%L', p.gid), clock_timestamp() - p.prepared
 from pg_prepared_xacts p
 where p.database = current_database() and p.prepared < clock_timestamp() - make_interval(secs => %(seconds)s)
 union all
-select format('unused replication slot %%L', s.slot_name), null, format('select pg_drop_replication_slot(%%L)', s.slot_name)
+select format('unused replication slot %%L', s.slot_name), null,
+  format('select pg_drop_replication_slot(%%L)', s.slot_name)
 from pg_replication_slots s
 where not s.active and (s.xmin is not null or s.catalog_xmin is not null)
 order by age desc nulls last
 """
 _PARTITIONS: LiteralString = """
 select
-  count(*) filter (where to_date(substr(c.relname, 8), 'IYYY"w"IW') + 7 < (now() at time zone 'utc')::date - 32) as past,
-  coalesce(bool_or(c.relname = 'events_' || to_char(now() at time zone 'utc', 'IYYY"w"IW')), false) as this_week,
-  coalesce(bool_or(c.relname = 'events_' || to_char((now() + interval '1 week') at time zone 'utc', 'IYYY"w"IW')), false)
-    as next_week,
+  count(*) filter (where to_date(substr(c.relname, 8), 'IYYY"w"IW') + 7 < t.now::date - 32) as past,
+  coalesce(bool_or(c.relname = 'events_' || to_char(t.now, 'IYYY"w"IW')), false) as this_week,
+  coalesce(bool_or(c.relname = 'events_' || to_char(t.now + interval '1 week', 'IYYY"w"IW')), false) as next_week,
   exists (select from duragraph.events_default) as strays
-from pg_inherits i
+from (select now() at time zone 'utc') t(now)
+cross join pg_inherits i
 join pg_class c on c.oid = i.inhrelid
 where i.inhparent = 'duragraph.events'::regclass and c.relname ~ '^events_[0-9]{4}w[0-9]{2}$'
 """

@@ -131,7 +131,7 @@ def listen(found: Database, examination: Examination) -> Finding:
     if own:
         hint = "set DURAGRAPH_LISTEN_URL to a direct connection to the same database as DATABASE_URL"
     else:
-        hint = "DATABASE_URL seems to lead to a pooler in transaction mode: set DURAGRAPH_LISTEN_URL to a direct connection"
+        hint = "DATABASE_URL seems to be a pooler in transaction mode: set DURAGRAPH_LISTEN_URL to a direct connection"
     return Finding("listen", WARN, "a NOTIFY does not arrive: everything works, at the pace of one poll a second", hint)
 
 
@@ -167,7 +167,9 @@ def clock(ahead: float, took: float) -> Finding:
     if abs(ahead) - took / 2 <= _SKEW:
         return Finding("clock", OK, f"{abs(ahead):.3f} s from the database's, measured to {took / 2:.3f} s")
     message = f"the database's clock is {abs(ahead):.1f} s {'ahead of' if ahead > 0 else 'behind'} this machine's"
-    hint = "run NTP on both; leases use the database's clock alone and hold, logs and delayed runs go by different times"
+    hint = (
+        "run NTP on both; leases use the database's clock alone and hold, logs and delayed runs go by different times"
+    )
     return Finding("clock", WARN, message, hint)
 
 

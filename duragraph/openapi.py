@@ -62,12 +62,19 @@ class Operation:
     headers: tuple[str, ...] = ()
     also: tuple[int, ...] = ()
     """Further statuses without an error in them."""
+    json_too: bool = False
+    """The answer may also be an object."""
     lenient_path: bool = False
     """A graph's name is taken for an assistant's id."""
 
 
 def _list(of: Schema) -> Json:
     return {"type": "array", "items": of}
+
+
+def _selected(of: type[BaseModel]) -> Json:
+    part = {"type": "object", "description": "Only the fields that `select` names."}
+    return _list({"anyOf": [of, part]})
 
 
 _PAGE = {"limit": _LIMIT, "offset": _OFFSET}
@@ -110,7 +117,7 @@ def _assistants() -> Iterator[tuple[str, Operation]]:
     found: tuple[int, ...] = (404, 422)
     yield "GET /assistants", Operation(tag, shapes.AssistantList, query=_PAGE)
     yield "POST /assistants", Operation(tag, shapes.Assistant, shapes.AssistantCreate, errors=(400, 404, 409, 422))
-    yield "POST /assistants/search", Operation(tag, _list(shapes.Assistant), shapes.AssistantSearch, errors=found)
+    yield "POST /assistants/search", Operation(tag, _selected(shapes.Assistant), shapes.AssistantSearch, errors=found)
     yield "POST /assistants/count", Operation(tag, _INTEGER, shapes.AssistantCount)
     yield f"GET {one}", Operation(tag, shapes.Assistant, errors=found)
     yield f"PATCH {one}", Operation(tag, shapes.Assistant, shapes.AssistantPatch, errors=(400, 404, 422))
@@ -135,7 +142,7 @@ def _threads() -> Iterator[tuple[str, Operation]]:
     found: tuple[int, ...] = (404, 422)
     yield "GET /threads", Operation(tag, shapes.ThreadList, query=_PAGE)
     yield "POST /threads", Operation(tag, shapes.Thread, shapes.ThreadCreate, errors=(400, 404, 409, 422))
-    yield "POST /threads/search", Operation(tag, _list(_OBJECT), shapes.ThreadSearch)
+    yield "POST /threads/search", Operation(tag, _selected(shapes.Thread), shapes.ThreadSearch)
     yield "POST /threads/count", Operation(tag, _INTEGER, shapes.ThreadCount)
     yield f"GET {one}", Operation(tag, shapes.Thread, errors=found, query={"include": _TEXT})
     yield (
@@ -185,7 +192,7 @@ def _system() -> Iterator[tuple[str, Operation]]:
     yield "GET /ok", ok
     yield "GET /info", Operation(tag, _OBJECT, errors=())
     yield "GET /health", Operation(tag, shapes.Health, errors=())
-    yield "GET /metrics", Operation(tag, _TEXT, media="text/plain", query=form)
+    yield "GET /metrics", Operation(tag, _TEXT, media="text/plain", json_too=True, query=form)
     yield "GET /openapi.json", Operation(tag, _OBJECT, errors=())
     yield "GET /docs", Operation(tag, _TEXT, media="text/html", errors=())
 
@@ -296,21 +303,32 @@ def _answer(operation: Operation, schema: Schema | None = None) -> Json:
     schema = operation.answer if schema is None else schema
     if schema is None:
         return {"description": "Done."}
-    return {"description": "Done.", "content": {operation.media: {"schema": _schema(schema)}}}
+    content = {operation.media: {"schema": _schema(schema)}}
+    if operation.json_too:
+        content["application/json"] = {"schema": _OBJECT}
+    return {"description": "Done.", "content": content}
 
 
 def _schema(schema: Schema) -> Json:
     """A reference to a model; in other schemas the models they hold are replaced by references."""
     if isinstance(schema, type):
         return {"$ref": f"#/components/schemas/{schema.__name__}"}
-    return {key: _schema(value) if isinstance(value, type | dict) else value for key, value in schema.items()}
+    return {key: _inner(value) for key, value in schema.items()}
+
+
+def _inner(value: Any) -> Any:
+    if isinstance(value, list):
+        return [_inner(one) for one in value]
+    return _schema(value) if isinstance(value, type | dict) else value
 
 
 def _models_of(known: Iterable[Operation]) -> list[type[BaseModel]]:
     used: dict[type[BaseModel], None] = {shapes.Error: None}
-    for operation in known:
-        for schema in (operation.body, operation.answer):
-            inner = schema.get("items") if isinstance(schema, dict) else schema
-            if isinstance(inner, type):
-                used[inner] = None
+    todo: list[Any] = [schema for operation in known for schema in (operation.body, operation.answer)]
+    while todo:
+        schema = todo.pop()
+        if isinstance(schema, dict | list):
+            todo += schema.values() if isinstance(schema, dict) else schema
+        elif isinstance(schema, type):
+            used[schema] = None
     return list(used)

@@ -1,4 +1,4 @@
-"""How a command speaks: tables and sentences for people, or one JSON document a line for programs; and its exit codes."""
+"""How a command speaks: tables and sentences for people, JSON lines for programs, and exit codes for both."""
 
 from __future__ import annotations
 

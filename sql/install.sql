@@ -78,6 +78,7 @@ values (1, 'core', '9118ec34f2470a6f652ca7019533c3439975c86af6b02f5f407d84d8fa14
 \ir functions/find_assistant.sql
 \ir functions/find_graph.sql
 \ir functions/find_thread.sql
+\ir functions/forget_checkpoints.sql
 \ir functions/found_threads.sql
 \ir functions/get_assistant.sql
 \ir functions/get_graph.sql

@@ -101,8 +101,9 @@ def unwanted_text(value: object) -> str | None:
 
 
 def invalid(problems: ValidationError) -> Invalid:
-    """The first of pydantic's problems as our error."""
-    first = problems.errors(include_url=False, include_input=False, include_context=False)[0]
+    """The first of pydantic's problems as our error; of the branches of a union, the one that came furthest."""
+    found = problems.errors(include_url=False, include_input=False, include_context=False)
+    first = max((one for one in found if one["loc"][:1] == found[0]["loc"][:1]), key=lambda one: len(one["loc"]))
     if first["type"] == "json_invalid":
         return Invalid(f"Invalid JSON in request body: {first['msg']}", code="invalid_json", hint="send JSON")
     place = ".".join(str(part) for part in first["loc"] if isinstance(part, int) or not _BRANCH.match(part))

@@ -245,7 +245,7 @@ class Workers:
             return [_refused(write, error)]
 
     async def _send(self, text: bytes, writes: list[dict[str, Any]]) -> Results:
-        holds = {name for write in writes for name in _PARTS if write.get(name)}
+        holds = {name for write in writes for name in _PARTS if write.get(name) not in (None, [])}
         batches = self._deps.batches
         batch = batches.steps
         if holds == {"events"}:

@@ -307,7 +307,9 @@ def show_ledger(rows: list[dict[str, Any]], *, whole: bool) -> None:
     table = Table("step", "node", "document", "attempt", "worker", "ms", box=None, header_style="bold", pad_edge=False)
     for number, row in enumerate(rows):
         near = rows[max(0, number - 3) : number + 4]
-        alike = len(near) == 7 and len({(one["node"] == "digest", one["worker"]) for one in near if one["document"]}) == 1
+        alike = (
+            len(near) == 7 and len({(one["node"] == "digest", one["worker"]) for one in near if one["document"]}) == 1
+        )
         if whole or not alike:
             cells = [row[name] for name in ("step", "node", "document", "attempt", "worker", "ms")]
             table.add_row(*("" if cell is None else str(cell) for cell in cells))
@@ -326,14 +328,17 @@ def prove(rows: list[dict[str, Any]], watched: Watched) -> str:
     problems = [
         (finished != Counter(watched.documents), "the ledger does not have each document once"),
         (set(others.values()) != {1} or len(others) != 3, f"a node is missing or ran twice: {dict(others)}"),
-        (watched.digested != len(watched.documents), f"{watched.digested} digests were streamed for {len(watched.documents)} documents"),
+        (
+            watched.digested != len(watched.documents),
+            f"{watched.digested} digests were streamed for {len(watched.documents)} documents",
+        ),
         (bool(again), f"finished digests were started again: {again}"),
         (not watched.killed, "no worker was killed"),
         (len({row["worker"] for row in rows}) < 2, "no other worker took over"),
     ]
     if wrong := [text for is_wrong, text in problems if is_wrong]:
         raise DemoError("; ".join(wrong))
-    repeated = len(watched.started) - len(set(name for name, _ in watched.started))
+    repeated = len(watched.started) - len({name for name, _ in watched.started})
     return (
         f"{len(rows)} steps, each finished once. {len(before)} digests were finished when {watched.killed} was killed: "
         f"none was started again. {repeated} were in flight: these alone were started a second time."
@@ -374,7 +379,9 @@ def _say(what: str, text: str) -> None:
 
 def _model() -> str:
     if PROVIDER == "extractive":
-        return "none is asked, as no OPENAI_API_KEY is set: the best sentences are quoted, a little slowed down to watch"
+        return (
+            "none is asked, as no OPENAI_API_KEY is set: the best sentences are quoted, a little slowed down to watch"
+        )
     return f"{MODEL} at {os.environ.get('OPENAI_BASE_URL') or 'OpenAI'}"
 
 

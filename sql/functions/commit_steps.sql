@@ -30,10 +30,11 @@ begin
         source text, channels json, next text[], tasks json, metadata jsonb))
       with ordinality as v(checkpoint_id, parent, ns, step, source, channels, next, tasks, metadata, n)),
   m as materialized (
-    -- The first checkpoint of a write stands on a stored parent, the others on the one before them.
-    select c.*, coalesce(first_value(case when c.nth = 1 then (
+    -- The first checkpoint of a write stands on a stored parent, the others on the one before them. Without that parent there
+    -- is no state to stand on: channels would be null, and the write is refused.
+    select c.*, first_value(case when c.nth > 1 then null when c.parent is null then '{}' else (
           select p.channels from duragraph.checkpoints p where p.shard = c.shard and p.tenant_id = c.tenant_id and p.thread_id = c.thread_id
-            and p.checkpoint_ns = c.ns and p.checkpoint_id = c.parent) end) over line, '{}') as base,
+            and p.checkpoint_ns = c.ns and p.checkpoint_id = c.parent) end) over line as base,
       coalesce(duragraph.jsonb_merge(c.changed) over (line rows between unbounded preceding and 1 preceding), '{}') as earlier
     from c window line as (partition by c.run_id, c.ns order by c.n)),
   s as (
@@ -56,11 +57,12 @@ begin
         result json, details json)),
   i as (
     insert into duragraph.interrupts (shard, tenant_id, thread_id, checkpoint_id, task_id, ordinal, interrupt_id, run_id, node, checkpoint_ns,
-        value, response_schema)
+        value, response_schema, answered, answer, answered_at, answered_run_id)
       select l.shard, l.tenant_id, l.thread_id, v.checkpoint_id, v.task_id, coalesce(v.ordinal, 0), v.interrupt_id, l.run_id, v.node,
-        coalesce(v.checkpoint_ns, ''), v.value, v.response_schema
+        coalesce(v.checkpoint_ns, ''), v.value, v.response_schema, coalesce(v.answered, false), v.answer,
+        case when v.answered then v_now end, case when v.answered then l.run_id end
       from l, json_to_recordset(l.interrupts) as v(checkpoint_id uuid, task_id uuid, ordinal smallint, interrupt_id text, node text,
-        checkpoint_ns text, value json, response_schema json)
+        checkpoint_ns text, value json, response_schema json, answered boolean, answer json)
     on conflict do nothing),
   a as (
     update duragraph.interrupts q set answer = v.answer, answered = true, answered_at = v_now, answered_run_id = l.run_id

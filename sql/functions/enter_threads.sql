@@ -23,6 +23,12 @@ begin
     returning s.active_run_id)
   -- A thread with delayed runs only has no active one: a null in the answer would make every "= any" of the caller unknown.
   select coalesce(array_agg(s.active_run_id) filter (where s.active_run_id is not null), '{}') into v_active from s;
+  -- Behind the slot's lock a thread may turn out to have been deleted.
+  for v_run in select u.thread_id from unnest(p_new) u where not u.temporary and not exists (
+      select 1 from duragraph.threads t where t.shard = u.shard and t.tenant_id = p_tenant and t.thread_id = u.thread_id) loop
+    raise exception using errcode = 'DG404', message = 'Thread or assistant not found.',
+      hint = format('Thread %s has just been deleted.', v_run.thread_id), detail = '{"code": "thread_not_found", "field": "thread_id"}';
+  end loop;
   for v_run in select u.run_id, s.* from unnest(p_new) u, duragraph.slots s where u.strategy = 'reject' and not u.temporary
       and s.shard = u.shard and s.tenant_id = p_tenant and s.thread_id = u.thread_id loop
     if v_run.waiting + v_run.delayed + (v_run.active_run_id is not null)::integer > 1 then

@@ -46,8 +46,8 @@ class Holding(LocalJournal):
         self.held.append(write)
 
     async def commit(self, write):
-        held, self.held = self.held, []
-        await super().commit(join_writes([*held, write]))
+        write, self.held = join_writes([*self.held, write]), []
+        await super().commit(write)
         self.stored += [s["key"] or s["name"] for s in write.get("steps", ())]
 
 

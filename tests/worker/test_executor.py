@@ -231,4 +231,4 @@ async def test_a_thread_that_waits_at_a_node_the_graph_no_longer_has_says_so():
     thread.checkpoints[thread.head]["tasks"][0]["name"] = "renamed"
     result = await graph.arun(thread_id="t")
     assert result.error is not None
-    assert "node 'renamed' is next on this thread, but graph 'linear' has no such node" in result.error["message"]
+    assert "node 'renamed' is next on this thread, but graph 'linear' lacks it" in result.error["message"]

@@ -83,7 +83,7 @@ class Walk(ABC):
         for task in head.tasks:
             if task.name not in self.topology.nodes:
                 raise NodeError(
-                    f"node '{task.name}' is next on this thread, but graph '{self.topology.graph_id}' has no such node; "
+                    f"node '{task.name}' is next on this thread, but graph '{self.topology.graph_id}' lacks it; "
                     "bring it back or start over with input"
                 )
             ledger, key = self.ledger(head, task)

@@ -1,0 +1,119 @@
+"""`make demo` as a user's shell runs it: on a small folder, interrupted, and on nothing."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent.parent
+DEMO = [sys.executable, str(ROOT / "examples" / "document_agent" / "demo.py")]
+
+DOCUMENTS = {
+    "bridges.md": "# Bridges\n\nTrolls live under bridges of stone. A bridge without a troll is called a footbridge.\n",
+    "feeding.txt": "A troll is fed once a month. The keeper feeds the trolls with porridge after sunset on Fridays.\n",
+    "goats.rst": "Goats\n=====\n\nThree goats cross the bridge every morning. The largest of them goes last.\n",
+    "notes/night.md": "Nobody has seen a troll by daylight. Sunlight turns every one of them into stone at once.\n",
+    "notes/rules.py": '"""The rules of the bridge, as its keeper wrote them down years ago."""\n\nTOLL = 3\n',
+    "notes/schema.sql": "-- One row for each crossing of the bridge, with the hour it was made at.\nselect 1;\n",
+    "picture.png": "not text",
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """Six documents, and a file that is none."""
+    for name, text in DOCUMENTS.items():
+        path = tmp_path / "documents" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text)
+    return tmp_path / "documents"
+
+
+def environment(path: Path, temporary: Path) -> dict[str, str]:
+    """No key, so that no model is asked; a temporary folder of its own, to see what is left in it."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("OPENAI_", "DEMO_"))}
+    temporary.chmod(0o755)
+    question = "When does the keeper feed the trolls?"
+    return {**kept, "DEMO_PATH": str(path), "DEMO_QUESTION": question, "TMPDIR": str(temporary)}
+
+
+@pytest.fixture
+def temporary() -> Iterator[Path]:
+    """Not below tmp_path, which is private: PostgreSQL runs under another account when the tests are root's."""
+    with tempfile.TemporaryDirectory(prefix="demo-test-") as name:
+        yield Path(name)
+
+
+def left_behind(temporary: Path, told: str) -> list[str]:
+    """What the demo should have stopped or removed: processes that mention its folder or its address, and files."""
+    address = re.search(r"http://127\.0\.0\.1:\d+", told)
+    marks = [str(temporary), *([address[0]] if address else [])]
+    listed = subprocess.run(["ps", "-A", "-ww", "-o", "args="], capture_output=True, text=True, check=True).stdout
+    processes = [line for line in listed.splitlines() if any(mark in line for mark in marks)]
+    return processes + [str(path) for path in temporary.iterdir()]
+
+
+@pytest.mark.slow
+def test_the_demo_loses_a_worker_and_no_finished_step(folder: Path, temporary: Path) -> None:
+    done = subprocess.run(
+        DEMO, env=environment(folder, temporary), capture_output=True, text=True, timeout=100, check=False
+    )
+    told = done.stdout
+
+    assert done.returncode == 0, told + done.stderr
+    killed = re.search(r"SIGKILL (reader-\d)", told)
+    assert killed
+    successor = re.search(r"(reader-\d) has taken over, [\d.]+ s later", told)
+    assert successor
+    assert successor[1] != killed[1]
+    ledger = re.findall(r"^(\d+) +digest +(\S+) +(\d) +(reader-\d)", told, re.MULTILINE)
+    assert sorted(document for _, document, _, _ in ledger) == sorted(set(DOCUMENTS) - {"picture.png"})
+    assert {(attempt, worker) for _, _, attempt, worker in ledger} == {("1", killed[1]), ("2", successor[1])}
+    assert "each finished once" in told
+    assert '"The keeper feeds the trolls with porridge after sunset on Fridays." [feeding.txt]' in told
+    assert "create -> first event" in told
+    assert re.search(r"psql.*run_ledger", told)
+    assert re.search(r"curl -N .*/stream", told)
+    assert "from langgraph_sdk import" in told
+    assert left_behind(temporary, told) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_demo_leaves_nothing_behind(folder: Path, temporary: Path, number: signal.Signals) -> None:
+    with subprocess.Popen(
+        DEMO, env=environment(folder, temporary) | {"PYTHONUNBUFFERED": "1"}, stdout=subprocess.PIPE, text=True
+    ) as demo:
+        assert demo.stdout
+        told = ""
+        for line in demo.stdout:
+            told += line
+            if "question" in line:
+                demo.send_signal(number)
+        assert demo.wait(30) == 130, told
+
+    assert "reader-1" in told
+    assert left_behind(temporary, told) == []
+
+
+@pytest.mark.parametrize("there", [True, False], ids=["without text files", "absent"])
+def test_a_folder_with_nothing_to_read_is_refused_in_one_line(tmp_path: Path, temporary: Path, there: bool) -> None:
+    path = tmp_path if there else tmp_path / "nowhere"
+
+    done = subprocess.run(
+        DEMO, env=environment(path, temporary), capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert re.fullmatch(r"demo: DEMO_PATH: .*\n", done.stderr)
+    assert str(path) in done.stderr
+    assert left_behind(temporary, done.stdout) == []
