@@ -207,9 +207,10 @@ def _preflight(req: Request, resp: Response) -> None:
 
 
 def _reads_every_answer(req: Request) -> bool:
-    """The published SDK's client parses every body as JSON; its user agent and the type it always sends tell it."""
+    """The published SDK's client parses every body as JSON. It is known by its user agent and by the type it sends even
+    without a body, as others do not."""
     return (
-        req.method in ("DELETE", "POST")
+        (req.method == "DELETE" or (req.method == "POST" and not req.content_length))
         and (req.user_agent or "").startswith("python-httpx/")
         and (req.content_type or "").startswith("application/json")
     )

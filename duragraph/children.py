@@ -87,7 +87,7 @@ class Child:
             self._process.send_signal(number)
 
     def _read(self) -> None:
-        while True:
+        while not self._pipe.closed:
             try:
                 chunk = os.read(self._pipe.fileno(), 65536)
             except BlockingIOError:

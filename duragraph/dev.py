@@ -285,7 +285,7 @@ class Dev:
         if self._output.as_json:
             self._output.line({"event": event, "target": target, "about": about or None})
             return
-        said = " ".join(word for word in (target, about or event) if word)
+        said = ": ".join(word for word in (target, about or event) if word)
         self._output.console.print(f"[dim]duragraph | {escape(said)}[/]")
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from contextlib import suppress
 
 import procrastinate
 from procrastinate.schema import SchemaManager
@@ -19,7 +20,7 @@ QUEUE_SCHEMA = "procrastinate"
 
 _LOOK_EVERY = 10.0
 _BEAT_EVERY = 60.0
-_RETRY_AFTER = 5.0
+_RETRY_AFTER = 30.0
 _SWEEP = 1000
 
 
@@ -41,43 +42,59 @@ def make_queue(settings: Settings, store: Store, hub: Hub) -> procrastinate.App:
 
     @queue.periodic(cron="* * * * *")
     @queue.task(name="sweep", queueing_lock="sweep")
-    async def sweep(timestamp: int) -> None:
-        released = await store.release_expired_leases(_SWEEP)
-        promoted = await store.promote_due(_SWEEP)
-        for one in released:
-            log.warning("lease expired", extra={"run_id": one["run_id"], "outcome": one["outcome"]})
-        hub.changed([one["run_id"] for one in released])
-        if released or promoted:
-            hub.ready()
+    async def sweep_each_minute(timestamp: int) -> None:
+        await sweep(store, hub)
 
     @queue.periodic(cron="7 * * * *")
     @queue.task(name="retain", queueing_lock="retain")
-    async def retain(timestamp: int) -> None:
-        await store.maintain_partitions()
-        if dropped := await store.sweep_retention(_SWEEP):
-            log.info("retention swept", extra={"dropped": dropped})
+    async def retain_each_hour(timestamp: int) -> None:
+        await retain(store)
 
     return queue
 
 
+async def sweep(store: Store, hub: Hub) -> None:
+    """Take back what silent workers hold, and start what is due."""
+    released = await store.release_expired_leases(_SWEEP)
+    promoted = await store.promote_due(_SWEEP)
+    for one in released:
+        log.warning("lease expired", extra={"run_id": one["run_id"], "outcome": one["outcome"]})
+    hub.changed([one["run_id"] for one in released])
+    if released or promoted:
+        hub.ready()
+
+
+async def retain(store: Store) -> None:
+    """Make partitions before they are needed and drop what is past its time."""
+    await store.maintain_partitions()
+    if dropped := await store.sweep_retention(_SWEEP):
+        log.info("retention swept", extra={"dropped": dropped})
+
+
 async def run(settings: Settings, store: Store, hub: Hub) -> None:
-    """Do the duties until cancelled; what fails is tried again."""
+    """Do the duties until cancelled. Where the queue cannot be reached (it needs a direct connection), go without."""
     while True:
         try:
-            await store.maintain_partitions()
-            queue = make_queue(settings, store, hub)
-            async with queue.open_async():
-                await queue.run_worker_async(
-                    concurrency=4,
-                    install_signal_handlers=False,
-                    listen_notify=False,
-                    fetch_job_polling_interval=_LOOK_EVERY,
-                    abort_job_polling_interval=_BEAT_EVERY,
-                    update_heartbeat_interval=_BEAT_EVERY,
-                    stalled_worker_timeout=3 * _BEAT_EVERY,
-                    shutdown_graceful_timeout=2.0,
-                    delete_jobs="always",
-                )
+            await retain(store)
+            await _work(make_queue(settings, store, hub))
         except (procrastinate.exceptions.ProcrastinateException, DuragraphError, OSError) as problem:
-            log.warning("jobs interrupted, trying again", extra={"problem": str(problem)})
+            log.warning("job queue lost, trying again", extra={"problem": str(problem) or repr(problem)})
+        with suppress(DuragraphError):
+            # Several processes may do this at once: the functions lock what they take.
+            await sweep(store, hub)
         await asyncio.sleep(_RETRY_AFTER)
+
+
+async def _work(queue: procrastinate.App) -> None:
+    async with queue.open_async():
+        await queue.run_worker_async(
+            concurrency=4,
+            install_signal_handlers=False,
+            listen_notify=False,
+            fetch_job_polling_interval=_LOOK_EVERY,
+            abort_job_polling_interval=_BEAT_EVERY,
+            update_heartbeat_interval=_BEAT_EVERY,
+            stalled_worker_timeout=3 * _BEAT_EVERY,
+            shutdown_graceful_timeout=2.0,
+            delete_jobs="always",
+        )

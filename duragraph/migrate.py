@@ -43,9 +43,10 @@ def migrate(dsn: str, queue_schema: Callable[[], str] | None = None) -> list[str
         connection.execute("set local statement_timeout = 0")
         _execute(connection, sqlfiles.bootstrap())
         applied = _apply_missing(connection)
+        # Before the grants, which cover it.
+        _install_queue(connection, queue_schema or _queue_schema)
         for _, text in sqlfiles.restated():
             _execute(connection, text)
-        _install_queue(connection, queue_schema or _queue_schema)
     return applied
 
 

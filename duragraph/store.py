@@ -30,7 +30,8 @@ Connection = psycopg.AsyncConnection[Any]
 Row = tuple[Any, ...]
 Parameters = Sequence[object] | Mapping[str, object]
 
-_AGAIN = frozenset({"40001", "40P01"})
+# Nothing was done: serialization failure, deadlock, and a backend told to go, which first aborts what it is at.
+_AGAIN = frozenset({"40001", "40P01", "57P01"})
 _POOL_PATIENCE = 10.0
 
 

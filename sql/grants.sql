@@ -39,6 +39,13 @@ begin
     grant select, insert, update, delete on all tables in schema duragraph to duragraph_api;
     grant usage, select on all sequences in schema duragraph to duragraph_api;
     grant execute on all functions in schema duragraph to duragraph_api;
+    -- The queue of periodic duties; it is absent where only psql installed.
+    if to_regnamespace('procrastinate') is not null then
+      grant usage on schema procrastinate to duragraph_api;
+      grant select, insert, update, delete on all tables in schema procrastinate to duragraph_api;
+      grant usage, select on all sequences in schema procrastinate to duragraph_api;
+      grant execute on all functions in schema procrastinate to duragraph_api;
+    end if;
   end if;
   if to_regrole('duragraph_reader') is not null then
     grant usage on schema duragraph to duragraph_reader;

@@ -262,7 +262,7 @@ def _stream_modes(req: Request) -> Modes:
             field="stream_mode",
             hint=f"use {', '.join(STREAM_MODES)}",
         )
-    return Modes(modes)
+    return Modes(modes or None)  # langgraph-sdk sends "stream_mode=" for all
 
 
 def _reason(req: Request, action: str) -> str:

@@ -14,23 +14,19 @@ from collections import Counter, defaultdict
 from pathlib import Path
 from typing import Annotated, TypedDict
 
-from duragraph_worker import END, Graph, Send, append, entrypoint, llm_node, node, router_node
+from duragraph_worker import Graph, Send, append, entrypoint, llm_node, node, router_node
 
 MODEL, PROVIDER = "extractive", "extractive"
 if os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"):
     MODEL, PROVIDER = os.environ.get("DEMO_MODEL") or "gpt-4o-mini", "openai"
 PAUSE = float(os.environ.get("DEMO_PAUSE") or 0)  # seconds between digests, so that quoting can be watched
-
 KINDS = {".md", ".txt", ".rst", ".py", ".sql"}
-MAX_BYTES, MAX_DOCUMENTS, MAX_PROMPT = 100_000, 500, 20_000
+SKIPPED = re.compile(r"(^|/)(\.|build/|dist/|node_modules/|site-packages/)")
+MAX_BYTES, MAX_DOCUMENTS, MAX_PROMPT, MAX_PASSAGES = 100_000, 500, 20_000, 6
 WIDTH = 8  # digests at once: what a killed worker has in flight, and the most it can lose
-PASSAGES = 6  # sentences that the answer is made from
 
 DIGEST = "Say in at most three sentences what this document is about."
-ANSWER = (
-    "Answer the question from the passages alone. Quote them word for word in quotation marks, each quote followed by "
-    "the name of its file in [brackets]. Say so when they do not answer it."
-)
+ANSWER = "Answer from the passages alone; quote them in quotation marks, each quote followed by its [file name]."
 
 
 class State(TypedDict, total=False):
@@ -77,16 +73,14 @@ class DocumentAgent:
         passages = [f"[{passage['file']}]\n\n{passage['text']}" for passage in state["passages"]]
         return "\n\n".join([*passages, f"Question: {state['question']}"])
 
-    discover >> spread >> [digest, index]
-    digest >> spread
-    index >> answer >> END
+    discover >> spread >> digest >> spread >> index >> answer
 
 
 def find_documents(folder):
-    """Names of the text files below a folder; hidden folders, empty files and those too large to be prose are left."""
+    """Names of the text files below a folder, without what is hidden, built, empty, or too large to be prose."""
     files = [path for path in Path(folder).rglob("*") if path.suffix.lower() in KINDS and path.is_file()]
     names = [str(path.relative_to(folder)) for path in files if 0 < path.stat().st_size <= MAX_BYTES]
-    return sorted(name for name in names if name.isprintable() and not re.search(r"(^|/)\.", name))[:MAX_DOCUMENTS]
+    return sorted(name for name in names if name.isprintable() and not SKIPPED.search(name))[:MAX_DOCUMENTS]
 
 
 def read(folder, name):
@@ -104,25 +98,22 @@ def sentences(text):
 
 
 def words(text):
-    """Lower case, without endings and without what every question has."""
-    found = (re.sub(r"(ing|ed|es|s)$", "", word) for word in re.findall(r"[^\W_]{3,}", text.lower()))
-    return [
-        word for word in found if word not in {"the", "and", "are", "doe", "for", "how", "it", "that", "what", "when"}
-    ]
+    return re.findall(r"\b(?!(?:the|and|are|for|how|what|when)\b)([^\W_]{3,}?)(?:ing|ed|es|s)?\b", text.lower())
 
 
 def best_passages(question, found, digests):
     """The sentences that fit the question best: BM25 over an inverted index, more where the digest fits too."""
-    index, counts = defaultdict(dict), [Counter(words(text)) for _, text in found]
+    counts = [Counter(words(text)) for _, text in found]
+    index = defaultdict(dict)
     for number, count in enumerate(counts):
         for word, times in count.items():
             index[word][number] = times
     mean = sum(count.total() for count in counts) / max(1, len(counts))
-    scores = Counter()
-    for word in set(words(question)):
+    asked, scores = set(words(question)), Counter()
+    for word in sorted(asked & index.keys()):
         rarity = math.log(1 + (len(found) - len(index[word]) + 0.5) / (len(index[word]) + 0.5))
         for number, times in index[word].items():
             scores[number] += rarity * times * 2.5 / (times + 1.5 * (0.25 + 0.75 * counts[number].total() / mean))
-    fit = {name: len({*words(question)} & {*words(digest)}) for name, digest in digests.items()}
-    ranked = sorted(scores, key=lambda number: (-scores[number] * (1 + fit[found[number][0]] / 10), number))
-    return [{"file": found[number][0], "text": found[number][1]} for number in ranked[:PASSAGES]]
+    for number in scores:
+        scores[number] *= 1 + len(asked.intersection(words(digests[found[number][0]]))) / 10
+    return [{"file": found[number][0], "text": found[number][1]} for number, _ in scores.most_common(MAX_PASSAGES)]

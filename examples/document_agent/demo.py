@@ -35,7 +35,7 @@ from duragraph_worker import Client, DuraGraphError
 
 HERE = Path(__file__).resolve().parent
 REPOSITORY = HERE.parent.parent
-QUESTION = "Which steps are lost when a worker is killed?"
+QUESTION = "From which step does a run go on when its worker dies?"
 WORKERS = ("reader-1", "reader-2", "reader-3")
 LEASE_SECONDS = 3
 PATIENCE = 60.0  # seconds for any one thing to happen
@@ -196,7 +196,7 @@ async def play(stage: Stage, folder: Path, question: str) -> Watched:
         stage.start_workers(pause=min(1.0, WATCHABLE / len(documents)) if PROVIDER == "extractive" else 0.0)
         await until("three workers are there", stage, lambda: _are_healthy(client))
         _say("workers", f"{', '.join(WORKERS)}: three processes, lease {LEASE_SECONDS} s, {WIDTH} digests at once")
-        _say("documents", f"{len(documents)} in {folder}")
+        _say("documents", f"{len(documents)} in {'this repository' if folder == REPOSITORY else folder}")
         _say("model", _model())
         _say("question", question)
         screen.print()
@@ -340,8 +340,8 @@ def prove(rows: list[dict[str, Any]], watched: Watched) -> str:
         raise DemoError("; ".join(wrong))
     repeated = len(watched.started) - len({name for name, _ in watched.started})
     return (
-        f"{len(rows)} steps, each finished once. {len(before)} digests were finished when {watched.killed} was killed: "
-        f"none was started again. {repeated} were in flight: these alone were started a second time."
+        f"{len(rows)} steps, each finished once. Digests finished when {watched.killed} was killed: {len(before)}, none "
+        f"of them started again. Digests in flight then, and therefore started a second time: {repeated}."
     )
 
 
@@ -355,21 +355,25 @@ def show_timings(watched: Watched) -> None:
 def show_how_to_watch(stage: Stage, watched: Watched, *, kept: bool) -> None:
     """Commands that can be pasted."""
     path = f"/threads/{watched.thread_id}/runs/{watched.run_id}"
-    query = f"select n, what, attempt, worker_id, took from duragraph.run_ledger where run_id = '{watched.run_id}'"
-    sdk = (
-        f"from langgraph_sdk import get_sync_client as c; "
-        f"[print(e.event, e.data) for e in c(url='{stage.url}').runs.join_stream('{watched.thread_id}', "
-        f"'{watched.run_id}', last_event_id='-1')]"
+    query = (
+        "select n, what, kind, attempt, worker_id, took from duragraph.run_ledger "
+        f"where tenant_id = 1 and run_id = '{watched.run_id}'"
     )
-    state = "The server is up" if kept else "While the server is up (demo.py --keep leaves it so)"
-    screen.print(f"[bold]{state}, watch this run[/] in psql, with curl, with langgraph-sdk:\n")
-    commands = [
-        f'{" ".join(stage.postgres("psql"))} -c "{query}"',
-        f"curl -N -H 'Last-Event-ID: -1' {stage.url}{path}/stream",
-        f'{sys.executable} -c "{sdk}"',
-    ]
-    for command in commands:
-        screen.print(f"  {command}\n", markup=False, soft_wrap=True)
+    sdk = (
+        "from langgraph_sdk import get_sync_client as client; "
+        f"runs = client(url='{stage.url}').runs; "
+        f"[print(part.event, part.data) for part in runs.join_stream('{watched.thread_id}', '{watched.run_id}', "
+        "last_event_id='-1')]"
+    )
+    commands = {
+        "psql": f'{" ".join(map(_shown, stage.postgres("psql")))} -c "{query}"',
+        "curl": f"curl -N -H 'Last-Event-ID: -1' {stage.url}{path}/stream",
+        "langgraph-sdk": f'{_shown(sys.executable)} -c "{sdk}"',
+    }
+    state = "The server is up: watch" if kept else f"With {_shown(__file__)} --keep the server stays up to watch"
+    screen.print(f"[bold]{state} the same run[/] in\n")
+    for name, command in commands.items():
+        screen.print(f"  {name}:  {command}\n", markup=False, soft_wrap=True)
 
 
 def _say(what: str, text: str) -> None:
@@ -379,10 +383,13 @@ def _say(what: str, text: str) -> None:
 
 def _model() -> str:
     if PROVIDER == "extractive":
-        return (
-            "none is asked, as no OPENAI_API_KEY is set: the best sentences are quoted, a little slowed down to watch"
-        )
+        return "none is asked, for no key is set: the best sentences are quoted, slowed down a little to watch"
     return f"{MODEL} at {os.environ.get('OPENAI_BASE_URL') or 'OpenAI'}"
+
+
+def _shown(path: str) -> str:
+    """A path as it is typed here."""
+    return path.removeprefix(f"{Path.cwd()}{os.sep}")
 
 
 def _script(name: str) -> str:

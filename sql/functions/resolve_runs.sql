@@ -14,7 +14,7 @@ begin
         checkpoint_during boolean, checkpoint json, checkpoint_id text, feedback_keys json, priority integer, max_attempts smallint)),
   a as materialized (
     select q.*, duragraph.shard_of(q.thread_id) as shard, s.assistant_id as found_id, s.graph_id, s.graph_key,
-      s.config as a_config, s.context as a_context, s.metadata as a_metadata, t.metadata as t_metadata, t.thread_id is not null as has_thread,
+      coalesce(s.config, '{}') as a_config, coalesce(s.context, '{}') as a_context, s.metadata as a_metadata, t.metadata as t_metadata, t.thread_id is not null as has_thread,
       coalesce(q.config, '{}') as q_config,
       coalesce(q.context, q.config -> 'configurable', '{}') as q_context
     from q

@@ -3,7 +3,6 @@ language plpgsql as $$
 declare
   v_shard smallint := duragraph.shard_of(p_run);
   v_run duragraph.runs;
-  v_slot duragraph.slots;
 begin
   select r.* into v_run from duragraph.runs r where r.shard = v_shard and r.run_id = p_run for update;
   if not found then
@@ -12,8 +11,8 @@ begin
     return case v_run.status when 'success' then format('Run %s succeeded; there is nothing to retry.', p_run) else duragraph.why_not_running(p_run) end;
   end if;
   if not v_run.temporary then
-    insert into duragraph.slots as s (shard, tenant_id, thread_id, active_run_id) values (v_shard, v_run.tenant_id, v_run.thread_id, p_run)
-      on conflict (shard, tenant_id, thread_id) do nothing returning s.* into v_slot;
+    insert into duragraph.slots (shard, tenant_id, thread_id, active_run_id) values (v_shard, v_run.tenant_id, v_run.thread_id, p_run)
+      on conflict (shard, tenant_id, thread_id) do nothing;
     if not found then
       return format('Thread %s is busy; retry run %s when its other runs have ended.', v_run.thread_id, p_run);
     end if;

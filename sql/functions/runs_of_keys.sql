@@ -1,7 +1,5 @@
 create or replace function duragraph.runs_of_keys(p_tenant integer, p_requests json) returns json[]
 language plpgsql as $$
-declare
-  v_old json[];
 begin
   if not exists (select 1 from json_to_recordset(p_requests) as r(idempotency_key text) where r.idempotency_key is not null) then
     return null;

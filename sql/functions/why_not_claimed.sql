@@ -33,13 +33,12 @@ as $$
       || ' runs); it starts when one of them has ended, or start another worker.'
     else (
       select case count(*)
-        when 0 then 'it is the next'
-        when 1 then 'one run is before it'
-        else count(*) || ' runs are before it'
+        when 0 then 'it is the next of graph ' || g.graph_id
+        when 1 then 'one run of graph ' || g.graph_id || ' is before it'
+        else count(*) || ' runs of graph ' || g.graph_id || ' are before it'
       end
       from duragraph.ready r where r.graph_key = p_run.graph_key and r.ord < p_run.ord
-    ) || ' of graph ' || g.graph_id || ', of whose ' || c.active || ' workers ' || c.free
-      || ' can take more: at their next claim.'
+    ) || '; live workers with room: ' || c.free || ' of ' || c.active || ', which take runs in this order.'
   end
   from counted c, duragraph.graphs g
   where g.graph_key = p_run.graph_key

@@ -27,7 +27,7 @@ from duragraph.deps import Deps
 from tests.api.acting import Acting
 from tests.api.scripted import Api
 from tests.postgres import Server
-from tests.waiting import wait_for
+from tests.waiting import wait_for, wait_for_async
 
 Serving = Callable[..., AbstractContextManager["Live"]]
 
@@ -45,6 +45,20 @@ class Live:
     def deps(self) -> Deps:
         """Its insides."""
         return self.app.deps
+
+    async def holds(self, polls: int) -> None:
+        """Wait until so many polls are held."""
+        await self._until(lambda: self.deps.claims.held == polls, f"{polls} held polls")
+
+    async def reads(self, readers: int) -> None:
+        """Wait until so many readers follow runs."""
+        await self._until(lambda: self.deps.hub.readers == readers, f"{readers} readers")
+
+    async def _until(self, seen: Callable[[], bool], what: str) -> None:
+        async def probe() -> bool:
+            return seen()
+
+        await wait_for_async(probe, what=what)
 
     def in_loop(self, do: Callable[[], None]) -> None:
         """Do something where the server's own code runs."""

@@ -129,6 +129,14 @@ class Stream:
         self.heartbeats = 0
         self._lines = response.aiter_lines()
 
+    async def quiet(self, heartbeats: int) -> None:
+        """Read until so many heartbeats came in a row."""
+        async for line in self._lines:
+            assert not line or line.startswith(":"), line
+            self.heartbeats += bool(line)
+            if self.heartbeats >= heartbeats:
+                return
+
     def __aiter__(self) -> Self:
         return self
 

@@ -8,6 +8,7 @@ from uuid import UUID, uuid4
 
 import pytest
 
+from tests.api.conftest import Live
 from tests.api.scripted import MISSING, Api, Work, echo
 from tests.waiting import wait_for_async
 
@@ -185,14 +186,15 @@ async def test_reject_refuses_a_second_run(api: Api) -> None:
 
 
 @pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
-async def test_a_superseding_run_stops_the_first_and_its_worker(api: Api, strategy: str) -> None:
+async def test_a_superseding_run_stops_the_first_and_its_worker(api: Api, live: Live, strategy: str) -> None:
     worker = await api.worker()
     thread = await api.thread()
     first = await api.run(thread)
     work = await worker.claim()
-    held = asyncio.create_task(worker.poll(0 + 1, 20, (work.token,)))
+    held = asyncio.create_task(worker.poll(1, 20, (work.token,)))
     waiting = asyncio.create_task(api.http.get(f"/threads/{thread}/runs/{first['run_id']}/join"))
-    await asyncio.sleep(0)
+    await live.holds(1)
+    await live.reads(1)
     second = await api.run(thread, multitask_strategy=strategy)
     answer = await asyncio.wait_for(held, 5)
     told = answer["lost"] or [work.token] * (answer["runs"][0]["run_id"] == second["run_id"])
@@ -215,14 +217,14 @@ async def test_a_delayed_run_starts_when_it_is_due(api: Api) -> None:
         assert 0.9 <= time.monotonic() - began < 4
 
 
-async def test_cancel_ends_a_running_run_at_once(api: Api) -> None:
+async def test_cancel_ends_a_running_run_at_once(api: Api, live: Live) -> None:
     worker = await api.worker()
     thread = await api.thread()
     run = await api.run(thread)
     work = await worker.claim()
     await work.step({"done": 1}, "a")
     held = asyncio.create_task(worker.poll(1, 20, (work.token,)))
-    await asyncio.sleep(0.05)
+    await live.holds(1)
     path = f"/threads/{thread}/runs/{run['run_id']}"
     response = await api.http.post(f"{path}/cancel")
     assert (response.status_code, response.text) == (202, "")

@@ -8,8 +8,8 @@ from uuid import UUID
 
 import pytest
 
-from tests.api.conftest import Serving
-from tests.api.scripted import MISSING, Api, Frame, Work, Worker, echo
+from tests.api.conftest import Live, Serving
+from tests.api.scripted import MISSING, Api, Frame, Work, echo
 from tests.waiting import wait_for_async
 
 
@@ -154,7 +154,7 @@ async def test_a_bad_cursor_is_refused(api: Api, cursor: str) -> None:
     assert await api.refused("GET", path, headers=headers) == ("invalid_cursor", "Last-Event-ID")
 
 
-async def test_a_reader_that_comes_late_sees_what_follows(api: Api) -> None:
+async def test_a_reader_that_comes_late_sees_what_follows(api: Api, live: Live) -> None:
     worker = await api.worker()
     thread = await api.thread()
     run = await api.run(thread)
@@ -162,18 +162,13 @@ async def test_a_reader_that_comes_late_sees_what_follows(api: Api) -> None:
     await work.step({"n": 1}, "a")
     path = f"/threads/{thread}/runs/{run['run_id']}/stream"
     async with api.stream("GET", path) as stream:
-        await joined(api, worker)
+        await live.reads(1)
         await work.step({"n": 2}, end={"status": "success"})
         assert shown([frame async for frame in stream]) == [("values", {"n": 2}), ("end", None)]
     assert shown(await api.frames("GET", path)) == [("end", None)], "nothing follows any more"
 
 
-async def joined(api: Api, worker: Worker) -> None:
-    """A stream's headers are sent before its reader is subscribed: one more request has the server past that."""
-    await worker.beat()
-
-
-async def test_two_readers_see_the_same(api: Api) -> None:
+async def test_two_readers_see_the_same(api: Api, live: Live) -> None:
     worker = await api.worker()
     run = await api.run(await api.thread(), stream_resumable=True)
     path = f"/runs/{run['run_id']}/stream"
@@ -184,10 +179,10 @@ async def test_two_readers_see_the_same(api: Api) -> None:
         return await api.frames("GET", path, headers={"Last-Event-ID": "-1"})
 
     early = [asyncio.create_task(read()) for _ in range(3)]
-    await asyncio.sleep(0.05)
+    await live.reads(3)
     await work.step({"n": 2}, "a")
     late = asyncio.create_task(read())
-    await asyncio.sleep(0.05)
+    await live.reads(4)
     await work.step({"n": 3}, end={"status": "success"})
     seen = [[(f.event, f.data, f.id) for f in await task] for task in [*early, late]]
     assert seen[1:] == seen[:1] * 3
@@ -306,19 +301,18 @@ async def test_heartbeats_and_line_breaks_keep_quiet_answers_alive(serving: Serv
     with serving(heartbeat_seconds=0.05) as live:
         async with Api.of(live.url, fresh_db) as api:
             worker = await api.worker()
-            async with api.stream("POST", "/runs/stream", {"assistant_id": api.graph_id}) as stream:
+            body = {"assistant_id": api.graph_id}
+            async with api.stream("POST", "/runs/stream", body) as stream:
                 work = await worker.claim()
-                await asyncio.sleep(0.3)
+                assert (await anext(stream)).event == "metadata"
+                await stream.quiet(3)
                 await work.end()
-                assert [frame.event async for frame in stream] == ["metadata", "end"]
-                assert stream.heartbeats >= 3
-            waiting = asyncio.create_task(api.http.post("/runs/wait", json={"assistant_id": api.graph_id}))
-            work = await worker.claim()
-            await asyncio.sleep(0.3)
-            await work.step({"n": 1}, end={"status": "success"})
-            response = await waiting
-            assert response.text.startswith("\n\n\n")
-            assert response.json() == {"n": 1}
+                assert [frame.event async for frame in stream] == ["end"]
+            async with api.http.stream("POST", "/runs/wait", json=body) as response:
+                pieces = response.aiter_text()
+                assert [await anext(pieces) for _ in range(3)] == ["\n"] * 3
+                await (await worker.claim()).step({"n": 1}, end={"status": "success"})
+                assert json.loads("".join([piece async for piece in pieces])) == {"n": 1}
 
 
 async def test_draining_closes_streams_for_their_clients_to_go_on(serving: Serving, fresh_db: str) -> None:
@@ -332,7 +326,7 @@ async def test_draining_closes_streams_for_their_clients_to_go_on(serving: Servi
                 await work.step({"n": 1}, "a")
                 last = await anext(stream)
                 held = asyncio.create_task(worker.poll(1, 25))
-                await joined(api, worker)
+                await live.holds(1)
                 live.in_loop(live.deps.drain.begin)
                 assert [frame async for frame in stream] == [], "closed without an end: the client asks again"
             assert await asyncio.wait_for(held, 5) == {"runs": [], "lost": []}

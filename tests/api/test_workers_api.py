@@ -7,6 +7,7 @@ import time
 
 import pytest
 
+from tests.api.conftest import Live
 from tests.api.scripted import Api, Work, Worker, echo
 from tests.waiting import wait_for_async
 
@@ -26,10 +27,10 @@ async def test_registration_tells_the_pace(api: Api) -> None:
     assert worker.registered["worker_key"] == again, "registering again is harmless"
 
 
-async def test_a_claim_holds_until_a_run_comes(api: Api) -> None:
+async def test_a_claim_holds_until_a_run_comes(api: Api, live: Live) -> None:
     worker = await api.worker()
     held = asyncio.create_task(worker.claim(20))
-    await worker.beat()
+    await live.holds(1)
     began = time.monotonic()
     run = await api.run(None)
     work = await asyncio.wait_for(held, 5)
@@ -57,10 +58,10 @@ async def test_a_claim_gives_no_more_than_asked_and_none_twice(api: Api) -> None
     assert set(got) == runs
 
 
-async def test_waiting_workers_share_what_is_there(api: Api) -> None:
+async def test_waiting_workers_share_what_is_there(api: Api, live: Live) -> None:
     workers = [await api.worker() for _ in range(2)]
     held = [asyncio.create_task(worker.poll(10, 20)) for worker in workers]
-    await workers[0].beat()
+    await live.holds(2)
     body = [{"assistant_id": api.graph_id}] * 10
     await api.call("POST", "/runs/batch", body)
     answers = await asyncio.gather(*held)
@@ -207,12 +208,13 @@ async def test_a_lease_that_its_worker_does_not_know_is_given_out_again(api: Api
     assert (await worker.claim()).run_id == work.run_id
 
 
-async def test_a_run_claimed_for_a_client_that_hung_up_goes_on_to_another(api: Api) -> None:
+async def test_a_run_claimed_for_a_client_that_hung_up_goes_on_to_another(api: Api, live: Live) -> None:
     gone = await api.worker()
     held = asyncio.create_task(gone.poll(1, 20))
-    await asyncio.sleep(0.1)
+    await live.holds(1)
     held.cancel()
     await asyncio.gather(held, return_exceptions=True)
+    await live.holds(0)
     await api.run(None)
     other = await api.worker()
     assert (await other.claim(5)).claim["attempt"] == 1

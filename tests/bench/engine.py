@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any, Self
 
 import orjson
@@ -71,6 +70,8 @@ class Engine:
 
 
 class _Worker:
+    """Claims when half of its width is free; what ends while a call is under way shares the next."""
+
     def __init__(self, store: Store, worker_key: int, jobs: int, width: int) -> None:
         self.executed: list[str] = []
         self._store = store
@@ -78,13 +79,16 @@ class _Worker:
         self._jobs = jobs
         self._width = width
         self._running = 0
-        self._done = 0
-        self._tasks: set[asyncio.Task[None]] = set()
-        self._ends: Batch[bytes, None] = Batch(self._complete, max_size=_BATCH)
+        self._ended: list[bytes] = []
+        self._some_ended = asyncio.Event()
+        self._finished = False
 
     async def run(self) -> None:
+        await asyncio.gather(self._claim_on(), self._complete_on())
+
+    async def _claim_on(self) -> None:
         marks = b"{}"
-        while self._done < self._jobs:
+        while not self._finished:
             room = self._width - self._running
             if room < max(1, self._width // 2):
                 await asyncio.sleep(0.0005 if self._running > self._width // 2 else 0)
@@ -92,10 +96,7 @@ class _Worker:
             claimed = await self._store.claim_runs(self._worker_key, room, marks)
             marks = claimed.marks
             self._running += claimed.count
-            for run in orjson.loads(claimed.runs):
-                task = asyncio.create_task(self._execute(run))
-                self._tasks.add(task)
-                task.add_done_callback(self._tasks.discard)
+            self._tasks = [asyncio.create_task(self._execute(run)) for run in orjson.loads(claimed.runs)]
             if not claimed.count:
                 await asyncio.sleep(0.005)
 
@@ -104,12 +105,19 @@ class _Worker:
         self.executed.append(run["run_id"])
         self._running -= 1
         end = f'{{"run_id":"{run["run_id"]}","token":{run["token"]},"write_no":1,"end":{{"status":"success"}}}}'
-        await self._ends.add(end.encode())
-        self._done += 1
+        self._ended.append(end.encode())
+        self._some_ended.set()
 
-    async def _complete(self, writes: Sequence[bytes]) -> list[None]:
-        await self._store.complete_runs(writes)
-        return [None] * len(writes)
+    async def _complete_on(self) -> None:
+        done = 0
+        while done < self._jobs:
+            await self._some_ended.wait()
+            self._some_ended.clear()
+            while self._ended:
+                batch, self._ended = self._ended[:_BATCH], self._ended[_BATCH:]
+                await self._store.complete_runs(batch)
+                done += len(batch)
+        self._finished = True
 
 
 async def register(store: Store, *graphs: str) -> int:

@@ -80,9 +80,34 @@ def test_the_demo_loses_a_worker_and_no_finished_step(folder: Path, temporary: P
     assert "each finished once" in told
     assert '"The keeper feeds the trolls with porridge after sunset on Fridays." [feeding.txt]' in told
     assert "create -> first event" in told
-    assert re.search(r"psql.*run_ledger", told)
-    assert re.search(r"curl -N .*/stream", told)
-    assert "from langgraph_sdk import" in told
+    assert left_behind(temporary, told) == []
+
+
+@pytest.mark.slow
+def test_the_commands_it_ends_with_show_the_run(tmp_path: Path, temporary: Path) -> None:
+    (tmp_path / "only.md").write_text("The keeper feeds the trolls on Fridays, and nobody else does.\n")
+    environ = environment(tmp_path, temporary) | {"PYTHONUNBUFFERED": "1"}
+
+    with subprocess.Popen([*DEMO, "--keep"], cwd=ROOT, env=environ, stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout
+        told = ""
+        for line in demo.stdout:
+            told += line
+            if line.startswith("Ctrl-C stops"):
+                break
+        try:
+            commands = re.findall(r"^  (?:psql|curl|langgraph-sdk):  (.+)$", told, re.MULTILINE)
+            shown = [
+                subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True) for command in commands
+            ]
+        finally:
+            demo.send_signal(signal.SIGINT)
+        assert demo.wait(30) == 0, told
+
+    assert len(shown) == 3, told
+    assert [(one.returncode, one.stderr) for one in (shown[0], shown[2])] == [(0, ""), (0, "")]
+    assert all("digest" in one.stdout for one in shown)
+    assert all("Fridays" in one.stdout for one in shown[1:])
     assert left_behind(temporary, told) == []
 
 

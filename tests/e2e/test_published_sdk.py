@@ -87,7 +87,7 @@ def test_its_client_does_its_whole_repertoire(served: Live, python: str) -> None
     assert sync["values"] == sync["joined"]
     assert sync["waited"] == {"x": 2, "trail": ["first", "second"], "answer": 4}
     assert (sync["status"], sync["by_id"], sync["runs"]) == ("success", True, 1)
-    assert sync["history"] > 0 and sync["assistants"] > 0 and sync["threads"] > 0 and sync["searched"] > 0
+    assert min(sync["history"], sync["assistants"], sync["threads"], sync["searched"]) > 0
     assert (sync["assistant"], sync["updated"], sync["thread"], sync["cancelled"]) == ("Mine", True, True, True)
     assert found["async"] == {"run": "pending", "got": True}
 

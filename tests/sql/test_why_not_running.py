@@ -92,9 +92,9 @@ def test_a_run_that_is_about_to_start(scene: Scene) -> None:
     scene.run(None)
     urgent = scene.run(None, priority=5)
     run = scene.run(None)
-    rest = "of graph counter, of whose 1 workers 1 can take more: at their next claim."
-    assert why(scene, run) == f"It is ready: 2 runs are before it {rest}"
-    assert why(scene, urgent) == f"It is ready: it is the next {rest}"
+    rest = "live workers with room: 1 of 1, which take runs in this order."
+    assert why(scene, run) == f"It is ready: 2 runs of graph counter are before it; {rest}"
+    assert why(scene, urgent) == f"It is ready: it is the next of graph counter; {rest}"
 
 
 def test_a_run_behind_another_of_its_thread(scene: Scene) -> None:

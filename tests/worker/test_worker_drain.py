@@ -51,6 +51,16 @@ async def test_a_drain_hands_back_what_does_not_end_in_time(plane: ControlPlaneD
     assert plane.deregistered == ["w"]
 
 
+async def test_a_worker_that_has_left_does_not_come_back_by_a_late_heartbeat(plane: ControlPlaneDouble) -> None:
+    plane.lease_seconds = 0.006
+    for _ in range(10):
+        async with working(plane, waiting_graph(Gates())):
+            await until(lambda: plane.requests("claim"), "the worker at work")
+        assert plane.workers == {}
+        plane.http.requests.clear()
+        plane.drained.clear()
+
+
 async def test_a_second_stop_hands_back_at_once(plane: ControlPlaneDouble) -> None:
     gates = Gates()
     run_id = plane.submit("waiting", {"n": 1})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import threading
+import time
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import httpx
 
@@ -17,28 +18,31 @@ log = logging.getLogger("duragraph_worker")
 
 
 class Heartbeat:
-    """Beats every third of the lease; `lost` is called in the thread with tokens of runs that are no longer held.
+    """Beats every third of the lease.
 
-    `held` is called in the thread too and gives the tokens of the runs at work.
+    Both are called in the thread: `held` gives the tokens of the runs at work, `news` takes the tokens among them that
+    are lost, and the worker's status ("active", or "draining" when an operator said so).
     """
 
     def __init__(
-        self, client: WorkerClient, held: Callable[[], Sequence[int]], lost: Callable[[Sequence[int]], None]
+        self, client: WorkerClient, held: Callable[[], Sequence[int]], news: Callable[[Sequence[int], str], None]
     ) -> None:
         self._client = client
         self._held = held
-        self._lost = lost
+        self._news = news
         self._over = threading.Event()
-        self._status = "active"
         self._thread = threading.Thread(target=self._beat_on, name="duragraph-heartbeat", daemon=True)
 
     def start(self) -> None:
         """Begin; the first beat goes out at once."""
         self._thread.start()
 
-    def stop(self) -> None:
-        """End; a beat under way is not waited for."""
+    async def stop(self, timeout: float = 2.0) -> None:
+        """End, after the beat under way: one that came late would make a worker that has left known again."""
         self._over.set()
+        deadline = time.monotonic() + timeout
+        while self._thread.is_alive() and time.monotonic() < deadline:  # noqa: ASYNC110 - an ending thread sets no event
+            await asyncio.sleep(0.005)
 
     def _beat_on(self) -> None:
         backoff = Backoff(first=0.5)
@@ -46,7 +50,8 @@ class Heartbeat:
             while not self._over.is_set():
                 interval = self._client.heartbeat_seconds
                 try:
-                    self._take(self._client.beat(http, self._held(), {}))
+                    answer = self._client.beat(http, self._held(), {})
+                    self._news(answer.get("lost") or (), str(answer.get("status") or "active"))
                 except (httpx.TransportError, DuraGraphError) as problem:
                     if not backoff.tries:
                         log.warning("heartbeat failed: %s", problem, extra={"worker_id": self._client.worker_id})
@@ -58,11 +63,3 @@ class Heartbeat:
                 else:
                     backoff.reset()
                     self._over.wait(interval)
-
-    def _take(self, answer: dict[str, Any]) -> None:
-        if lost := answer.get("lost"):
-            self._lost(lost)
-        status = str(answer.get("status") or "active")
-        if status != self._status:
-            self._status = status
-            log.info("worker is %s", status, extra={"worker_id": self._client.worker_id})

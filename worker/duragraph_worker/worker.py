@@ -77,6 +77,7 @@ class Worker:
         self._hurrying = asyncio.Event()
         self._slot_freed = asyncio.Event()
         self._listening = True
+        self._status = "active"
         self._loop: asyncio.AbstractEventLoop | None = None
 
     def register(self, graph: Any) -> Self:
@@ -118,7 +119,7 @@ class Worker:
 
     async def _serve(self, client: WorkerClient) -> None:
         writer = Writer(client)
-        heartbeat = Heartbeat(client, lambda: list(self._running), self._lost_elsewhere)
+        heartbeat = Heartbeat(client, lambda: list(self._running), self._news)
         writing = asyncio.create_task(writer.run())
         claiming = asyncio.create_task(self._claim_on(client, writer))
         stopped = asyncio.create_task(self._stopping.wait())
@@ -130,10 +131,12 @@ class Worker:
                 self._hurrying.set()
             await self._drain(client, writer, claiming)
         finally:
-            heartbeat.stop()
-            stopped.cancel()
-            await client.deregister()
-            await _settle(writing, claiming)
+            # Whatever may still register again has ended when the worker leaves.
+            await heartbeat.stop()
+            try:
+                await _settle(stopped, writing, claiming)
+            finally:
+                await client.deregister()
 
     async def _claim_on(self, client: WorkerClient, writer: Writer) -> None:
         backoff = Backoff(limit=1.0)
@@ -191,11 +194,11 @@ class Worker:
         self._log("worker draining", runs=len(self._running))
         telling = asyncio.create_task(client.drain())
         deadline = time.monotonic() + self.shutdown_timeout
-        # The poll under way may bring runs that are claimed already; the drain ends it soon.
-        await asyncio.wait({claiming}, timeout=min(2.0, self.shutdown_timeout))
-        if not claiming.done():
-            claiming.cancel()
-            await asyncio.wait({claiming})
+        # The poll under way may bring runs that are claimed already; after the drain was heard none are.
+        await asyncio.wait({telling}, timeout=min(2.0, self.shutdown_timeout))
+        await asyncio.wait({claiming}, timeout=0.1)
+        claiming.cancel()
+        await asyncio.wait({claiming})
         await self._runs_ended(deadline)
         for run in list(self._running.values()):
             run.hand_back()
@@ -216,10 +219,17 @@ class Worker:
         finally:
             hurrying.cancel()
 
-    def _lost_elsewhere(self, tokens: Sequence[int]) -> None:
+    def _news(self, lost: Sequence[int], status: str) -> None:
+        """From the heartbeat's thread."""
         assert self._loop is not None
         with contextlib.suppress(RuntimeError):  # the loop is closed: nothing runs any more
-            self._loop.call_soon_threadsafe(self._lose, tokens)
+            self._loop.call_soon_threadsafe(self._take_news, lost, status)
+
+    def _take_news(self, lost: Sequence[int], status: str) -> None:
+        self._lose(lost)
+        if status != self._status and not self._stopping.is_set():
+            self._log("worker told by an operator", status=status)
+        self._status = status
 
     def _lose(self, tokens: Sequence[int]) -> None:
         for token in tokens:

@@ -34,6 +34,8 @@ LISTS = ("events", "checkpoints", "steps", "interrupts", "answers")
 
 Json = dict[str, Any]
 
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+
 
 class WriteRefused(DuraGraphError):
     """The control plane refused a Write as malformed or too large; nothing of it was stored, and the run fails."""
@@ -326,7 +328,7 @@ def _fragments(write: Write) -> tuple[dict[str, bytes], dict[str, bytes], int]:
 def _encode(name: str, value: Any) -> bytes:
     """JSON text. A value that is none fails here, at its writer, and not later in the request of all."""
     try:
-        return json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+        return _JSON.encode(value).encode()
     except (TypeError, ValueError, RecursionError) as problem:
         raise StateError(f"{name} cannot be written as JSON: {problem}") from problem
 

@@ -1,4 +1,4 @@
-"""Graphs and a worker written with the published SDK 0.3.3, run in an environment of its own: `python agent.py URL NAME`."""
+"""Graphs and a worker written with the published SDK 0.3.3: `python agent.py URL NAME`."""
 
 import sys
 

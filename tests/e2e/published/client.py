@@ -1,4 +1,4 @@
-"""The published SDK's own REST client against a server, in an environment of its own: `python client.py URL` prints a JSON line."""
+"""What the published SDK's REST client can do against a server: `python client.py URL` prints a JSON line."""
 
 import asyncio
 import json
