@@ -31,6 +31,7 @@ _CHANNELS = (RUNS, READY, WORKERS)
 
 _TICK = 0.01
 _PAYLOAD = 7000  # PostgreSQL's limit is 7,999 bytes
+_FIRST_LOOK = 0.05
 _READ_RUNS = 500
 _READ_EVENTS = 500
 _RING_FRAMES = 2000
@@ -109,12 +110,16 @@ class _Run:
 
 
 class Reader:
-    """A position in one run's events: bounded however slow its client is. Use as an async context."""
+    """A position in one run's events: bounded however slow its client is. Use as an async context.
 
-    def __init__(self, hub: Hub, run_id: UUID, after: int, *, frames: bool = True) -> None:
+    `new`: the run was made a moment ago, so there is nothing to read yet but what another process may just have done.
+    """
+
+    def __init__(self, hub: Hub, run_id: UUID, after: int, *, frames: bool = True, new: bool = False) -> None:
         self.run_id = run_id
         self.after = after
         self.wants_frames = frames
+        self.new = new
         self.stopped = False
         self.status = ""
         self._hub = hub
@@ -234,9 +239,9 @@ class Hub:
 
     # asked by readers
 
-    def reader(self, run_id: UUID, after: int = 0, *, frames: bool = True) -> Reader:
+    def reader(self, run_id: UUID, after: int = 0, *, frames: bool = True, new: bool = False) -> Reader:
         """A reader of the events after `after`, or of the ending alone."""
-        return Reader(self, run_id, after, frames=frames)
+        return Reader(self, run_id, after, frames=frames, new=new)
 
     async def follow(self, run_id: UUID, after: int = 0) -> AsyncIterator[list[Frame]]:
         """Frames in order until the run has ended and all were given."""
@@ -268,7 +273,10 @@ class Hub:
             run.start_at(reader.after)
             run.ended = False
         run.readers.add(reader)
-        self._mark(reader.run_id)
+        if reader.new:
+            asyncio.get_running_loop().call_later(_FIRST_LOOK, self._mark, reader.run_id)
+        else:
+            self._mark(reader.run_id)
         return run
 
     def detach(self, reader: Reader) -> None:
@@ -383,7 +391,7 @@ class Hub:
             await self._notifier.execute("select pg_notify(%s, %s)", (channel, payload))
 
     async def _connect(self) -> psycopg.AsyncConnection[Any]:
-        return await psycopg.AsyncConnection.connect(
+        connection = await psycopg.AsyncConnection.connect(
             self._listen_url,
             autocommit=True,
             application_name="duragraph hub",
@@ -393,6 +401,9 @@ class Hub:
             keepalives_interval=5,
             keepalives_count=3,
         )
+        # A hint need not be on disk before it is heard.
+        await connection.execute("set synchronous_commit = off")
+        return connection
 
     # hearing the other processes
 

@@ -16,7 +16,9 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import MISSING, fields
 from pathlib import Path
+from typing import Any
 
+import psycopg
 import pytest
 
 from duragraph.config import Settings
@@ -95,6 +97,19 @@ def test_every_file_that_is_named_is_there() -> None:
         links = [page.parent / link for link in re.findall(r"\]\((?!http)([^)#]+)\)", text)]
         tests = [ROOT / path for path in re.findall(r"`(tests/[\w/.]+)`", text)]
         assert [str(path) for path in [*links, *tests] if not path.exists()] == []
+
+
+def test_the_questions_to_psql_have_answers(db: psycopg.Connection[Any]) -> None:
+    worker = {"worker_id": "w", "graphs": [{"graph_id": "hello"}]}
+    db.execute("select duragraph.register_worker(1, %s)", [json.dumps(worker)])
+    run = db.execute("select duragraph.submit_run('hello', '{}')").fetchone()
+    assert run
+    (questions,) = blocks(PAGES[0], "sql")
+
+    asked = re.sub(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}", str(run[0]), questions)
+
+    assert asked != questions
+    db.execute(asked.encode())
 
 
 @pytest.fixture

@@ -16,7 +16,7 @@ from falcon.asgi import Request, Response
 from duragraph.api.http import JSON, watch
 from duragraph.deps import Deps
 from duragraph.errors import DuragraphError, Invalid, NotFound
-from duragraph.hub import Frame, Reader
+from duragraph.hub import TERMINAL, Frame, Reader
 
 log = logging.getLogger("duragraph.stream")
 
@@ -41,12 +41,20 @@ class Run:
     thread_id: UUID
     resumable: bool
     stateless: bool = False
+    new: bool = False
+    ended: bool = False
 
     @classmethod
     def of(cls, raw: bytes, *, stateless: bool = False) -> Self:
         """From a Run object."""
         run: dict[str, Any] = orjson.loads(raw)
-        return cls(UUID(run["run_id"]), UUID(run["thread_id"]), bool(run["kwargs"].get("resumable")), stateless)
+        return cls(
+            UUID(run["run_id"]),
+            UUID(run["thread_id"]),
+            bool(run["kwargs"].get("resumable")),
+            stateless,
+            ended=run["status"] in TERMINAL,
+        )
 
     @property
     def path(self) -> str:
@@ -184,6 +192,9 @@ def wait_for_run(deps: Deps, req: Request, resp: Response, run: Run, *, cancel_o
 
 
 async def _output(deps: Deps, req: Request, run: Run, cancel: bool) -> AsyncGenerator[bytes, None]:
+    if run.ended:
+        yield await output_of(deps, run.run_id)
+        return
     async with _Watched(deps, req, run, 0, frames=False, cancel=cancel) as reader:
         while await reader.next(deps.settings.heartbeat_seconds) is not None:
             yield b"\n"
@@ -208,7 +219,7 @@ class _Watched:
         self._deps = deps
         self._run = run
         self._cancel = cancel
-        self._reader = deps.hub.reader(run.run_id, after, frames=frames)
+        self._reader = deps.hub.reader(run.run_id, after, frames=frames, new=run.new)
         self._client = watch(req)
         self._client.add_done_callback(lambda _: self._reader.stop())
 

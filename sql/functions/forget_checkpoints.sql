@@ -4,7 +4,8 @@ set enable_seqscan = off set jit = off as $$
 declare
   v_gone uuid[] := array(select c.checkpoint_id from duragraph.checkpoints c
     where c.shard = p_shard and c.tenant_id = p_tenant and c.thread_id = p_thread and c.run_id = any(p_runs));
-  v_followed boolean;
+  v_left uuid[];
+  v_shared boolean;
 begin
   -- What stays and stood on one that goes now stands on its nearest ancestor that stays.
   with recursive up as (
@@ -18,18 +19,23 @@ begin
   update duragraph.checkpoints c set parent_checkpoint_id = up.parent from up
     where c.shard = p_shard and c.tenant_id = p_tenant and c.thread_id = p_thread and c.checkpoint_ns = up.checkpoint_ns
       and c.checkpoint_id = up.checkpoint_id and (up.parent is null or not up.parent = any(v_gone));
-  v_followed := found;
+  v_shared := found;
   delete from duragraph.checkpoints c where c.shard = p_shard and c.tenant_id = p_tenant and c.thread_id = p_thread and c.run_id = any(p_runs);
-  -- Content is stored once: what stays may still show values that these checkpoints wrote, or lists that begin in them.
+  -- Content is stored once: what stays may still show values that these checkpoints wrote, or some before them, or lists that begin there.
+  v_left := array(select distinct v.checkpoint_id from duragraph.channel_values v
+    where v.shard = p_shard and v.tenant_id = p_tenant and v.thread_id = p_thread and not exists (
+      select 1 from duragraph.checkpoints c where c.shard = p_shard and c.tenant_id = p_tenant and c.thread_id = p_thread
+        and c.checkpoint_ns = v.checkpoint_ns and c.checkpoint_id = v.checkpoint_id));
+  v_shared := v_shared or not v_left <@ v_gone;
   with recursive kept as (
     select c.checkpoint_ns, k.key as channel, k.value::uuid as checkpoint_id from duragraph.checkpoints c, jsonb_each_text(c.channels) k
-      where v_followed and c.shard = p_shard and c.tenant_id = p_tenant and c.thread_id = p_thread
+      where v_shared and c.shard = p_shard and c.tenant_id = p_tenant and c.thread_id = p_thread
     union
     select v.checkpoint_ns, v.channel, v.base_checkpoint_id from kept, duragraph.channel_values v
       where v.shard = p_shard and v.tenant_id = p_tenant and v.thread_id = p_thread and v.checkpoint_ns = kept.checkpoint_ns
         and v.channel = kept.channel and v.checkpoint_id = kept.checkpoint_id and v.base_checkpoint_id is not null)
   delete from duragraph.channel_values v where v.shard = p_shard and v.tenant_id = p_tenant and v.thread_id = p_thread
-    and v.checkpoint_id = any(v_gone) and not exists (select 1 from kept
+    and v.checkpoint_id = any(v_left) and not exists (select 1 from kept
       where kept.checkpoint_ns = v.checkpoint_ns and kept.channel = v.channel and kept.checkpoint_id = v.checkpoint_id);
 end $$;
 comment on function duragraph.forget_checkpoints(smallint, integer, uuid, uuid[]) is

@@ -22,7 +22,7 @@ class Scale:
 
 
 FULL = Scale(
-    rounds=7, jobs=24_000, callers=16, finished=5_000_000, queued=1_000_000, dead=500_000, claims=500, requests=300,
+    rounds=5, jobs=24_000, callers=16, finished=5_000_000, queued=1_000_000, dead=500_000, claims=500, requests=300,
     idle_seconds=30, patience=3,
 )  # fmt: skip
 QUICK = Scale(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import re
 import signal
@@ -10,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -81,6 +83,59 @@ def test_the_demo_loses_a_worker_and_no_finished_step(folder: Path, temporary: P
     assert '"The keeper feeds the trolls with porridge after sunset on Fridays." [feeding.txt]' in told
     assert "create -> first event" in told
     assert left_behind(temporary, told) == []
+
+
+@pytest.fixture
+def demo(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """The demo's module; neither it nor the agent stays imported, as their names are common ones."""
+    monkeypatch.syspath_prepend(str(ROOT / "examples" / "document_agent"))
+    yield importlib.import_module("demo")
+    for name in ("demo", "agent"):
+        del sys.modules[name]
+
+
+ROWS = [
+    {"step": 1, "node": "discover", "document": None, "attempt": 1, "worker": "reader-1"},
+    {"step": 2, "node": "spread", "document": None, "attempt": 1, "worker": "reader-1"},
+    {"step": 3, "node": "digest", "document": "a", "attempt": 1, "worker": "reader-1"},
+    {"step": 3, "node": "digest", "document": "b", "attempt": 2, "worker": "reader-2"},
+    {"step": 4, "node": "spread", "document": None, "attempt": 2, "worker": "reader-2"},
+    {"step": 5, "node": "index", "document": None, "attempt": 2, "worker": "reader-2"},
+    {"step": 6, "node": "answer", "document": None, "attempt": 2, "worker": "reader-2"},
+]
+SEEN = {"documents": ["a", "b"], "killed": "reader-1", "digested": 2, "started": [("a", 1), ("b", 1), ("b", 2)]}
+
+
+def test_the_proof_holds_where_only_what_was_in_flight_began_again(demo: Any) -> None:
+    assert "none of them started again" in demo.prove(ROWS, demo.Watched(**SEEN))
+
+
+@pytest.mark.parametrize(
+    ("rows", "seen"),
+    [
+        (ROWS, {"started": [*SEEN["started"], ("a", 2)]}),
+        (ROWS, {"digested": 3}),
+        (ROWS, {"killed": ""}),
+        ([*ROWS, ROWS[2]], {}),
+        ([*ROWS, ROWS[4]], {}),
+        (ROWS[:2] + ROWS[3:], {}),
+        (ROWS[:-1], {}),
+        ([{**row, "worker": "reader-1"} for row in ROWS], {}),
+    ],
+    ids=[
+        "begun again",
+        "streamed twice",
+        "no kill",
+        "digest twice",
+        "node twice",
+        "digest gone",
+        "node gone",
+        "one worker",
+    ],
+)
+def test_the_proof_fails_where_a_step_ran_again_or_is_missing(demo: Any, rows: Any, seen: dict[str, Any]) -> None:
+    with pytest.raises(demo.DemoError):
+        demo.prove(rows, demo.Watched(**{**SEEN, **seen}))
 
 
 @pytest.mark.slow

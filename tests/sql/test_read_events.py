@@ -45,7 +45,8 @@ def test_a_cursor_gives_what_comes_after_it(scene: Scene) -> None:
 def test_reading_again_gives_the_same_bytes(scene: Scene) -> None:
     claim = claimed(scene)
     odd = '{ "b":1,\r\n "a": [1.0, 2e1],  "a": "\\u00e9 \\n" }'
-    write = f'[{{"run_id": "{claim["run_id"]}", "token": {claim["token"]}, "write_no": 1, "events": [{{"event": "custom", "data": {odd}}}]}}]'
+    ids = f'"run_id": "{claim["run_id"]}", "token": {claim["token"]}, "write_no": 1'
+    write = f'[{{{ids}, "events": [{{"event": "custom", "data": {odd}}}]}}]'
     assert scene.bare("append_events", write)["refused"] == []
     first = read(scene, {"run_id": claim["run_id"], "after": 0})
     assert first[claim["run_id"]]["frames"] == "1\x1fcustom\x1f" + odd.replace("\r\n", "  ")

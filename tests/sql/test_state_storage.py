@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Any
 
 import psycopg
@@ -57,7 +58,7 @@ def test_a_list_that_grows_stores_only_what_was_added(scene: Scene) -> None:
         turn(scene, thread, messages={"append": [message]}, count={"set": 1})
         sizes.append(stored(scene, thread))
     assert values(scene, thread) == {"messages": [message] * 60, "count": 1}
-    grown = [after - before for before, after in zip(sizes, sizes[1:], strict=False)]
+    grown = [after - before for before, after in pairwise(sizes)]
     assert set(grown) == {grown[0]}, "each turn costs the same, however long the list is"
     assert grown[0] < 200
     rows: int = scene.value("select count(*) from duragraph.channel_values where channel = 'messages'")

@@ -194,6 +194,7 @@ class ControlPlaneDouble:
         self.lease_seconds = 30.0
         self.take_back_after = 10.0
         self._tokens = itertools.count(1)
+        self._ended_tokens: set[int] = set()
         self._faults: dict[str, list[Answer]] = {}
         self._drops: dict[str, int] = {}
         self._changed = threading.Condition(threading.RLock())
@@ -232,14 +233,14 @@ class ControlPlaneDouble:
             self._changed.notify_all()
         return run_id
 
-    def cancel(self, run_id: str) -> int:
-        """End a held run at once: its lease is gone, whatever its worker does. Gives its token."""
+    def cancel(self, run_id: str, *, tell: bool = True) -> None:
+        """End a held run at once: its lease is gone, whatever its worker does; `tell` it through its poll."""
         with self._changed:
             token = next(token for token, held in self.held.items() if held.claim["run_id"] == run_id)
             del self.held[token]
-            self.wanted_lost.add(token)
+            if tell:
+                self.wanted_lost.add(token)
             self._changed.notify_all()
-            return token
 
     def before(self, path_end: str, answer: Answer, times: int = 1) -> None:
         self._faults.setdefault(path_end, []).extend([answer] * times)
@@ -329,6 +330,8 @@ class ControlPlaneDouble:
     def _write(self, write: Json) -> Json:
         answer = {"run_id": write["run_id"], "token": write["token"]}
         held = self.held.get(write["token"])
+        if held is None and write["token"] in self._ended_tokens and write.get("end"):
+            return {**answer, "ok": True}
         if held is None:
             return {**answer, "ok": False, "reason": "lease_lost"}
         if write["write_no"] <= held.last_write:
@@ -340,4 +343,5 @@ class ControlPlaneDouble:
         if end := write.get("end"):
             del self.held[write["token"]]
             self.ended[write["run_id"]] = end
+            self._ended_tokens.add(write["token"])
         return {**answer, "ok": True}

@@ -80,6 +80,7 @@ async def test_plain_functions_of_many_runs_run_side_by_side(plane: ControlPlane
 
 
 async def test_a_cancelled_run_stops_at_once_through_the_held_poll(plane: ControlPlaneDouble) -> None:
+    plane.lease_seconds = 3000  # no heartbeat tells
     gates = Gates()
     run_id = plane.submit("waiting", {"n": 1})
 
@@ -92,6 +93,7 @@ async def test_a_cancelled_run_stops_at_once_through_the_held_poll(plane: Contro
 
 
 async def test_a_cancelled_run_stops_when_all_slots_are_taken(plane: ControlPlaneDouble) -> None:
+    plane.lease_seconds = 3000  # no heartbeat tells
     gates = Gates()
     run_id = plane.submit("waiting", {"n": 1})
 
@@ -102,6 +104,37 @@ async def test_a_cancelled_run_stops_when_all_slots_are_taken(plane: ControlPlan
         second = plane.submit("waiting", {"n": 2})
         gates.open.set()
         assert (await ended(plane, second))["status"] == "success"
+
+
+async def test_a_cancelled_run_stops_when_only_a_heartbeat_tells(plane: ControlPlaneDouble) -> None:
+    plane.lease_seconds = 0.15
+    gates = Gates()
+    run_id = plane.submit("waiting", {"n": 1})
+
+    async with working(plane, waiting_graph(gates)):
+        await until(lambda: gates.started, "the run at work")
+        plane.cancel(run_id, tell=False)
+        await until(lambda: gates.cancelled == [1], "the run's code to be cancelled")
+
+
+async def test_a_run_that_comes_back_to_its_worker_stops_the_attempt_that_still_runs(
+    plane: ControlPlaneDouble,
+) -> None:
+    plane.lease_seconds = 3000  # no heartbeat tells
+    gates = Gates()
+    run_id = plane.submit("waiting", {"n": 1})
+
+    async with working(plane, waiting_graph(gates)):
+        await until(lambda: gates.started, "the first attempt at work")
+        claim = next(iter(plane.held.values())).claim
+        plane.cancel(run_id, tell=False)
+        plane.submit("waiting", **{name: claim[name] for name in ("run_id", "kwargs")}, attempt=2)
+        await until(lambda: gates.cancelled == [1], "the first attempt to be cancelled")
+        gates.open.set()
+        assert (await ended(plane, run_id))["status"] == "success"
+
+    assert gates.started == [1, 1]
+    assert {write["token"] for write in plane.writes} == {2}
 
 
 async def test_a_write_that_is_refused_stops_the_run_that_lost_its_lease(plane: ControlPlaneDouble) -> None:
@@ -123,8 +156,7 @@ async def test_a_write_that_is_refused_stops_the_run_that_lost_its_lease(plane: 
     plane.queue[0]["kwargs"]["stream_mode"] = ["custom"]
     async with working(plane, Chatty):
         await until(lambda: plane.writes, "the first events")
-        token = plane.cancel(run_id)
-        plane.wanted_lost.discard(token)  # the poll does not tell
+        plane.cancel(run_id, tell=False)
         await asyncio.wait_for(stopped.wait(), 10)
 
 
@@ -181,9 +213,9 @@ async def test_a_lost_answer_to_a_write_is_made_up_for_and_the_step_counts_once(
     plane.drop_answer("writes", times=3)
     run_id = plane.submit("double", {"n": 1})
 
-    async with working(plane, Double):
+    async with working(plane, Double) as worker:
         await ended(plane, run_id)
-        await until(lambda: not plane.held, "the run to be let go")
+        await until(lambda: not worker.active_runs, "the run to be let go")
 
     sent = [request.body["writes"][0]["write_no"] for request in plane.requests("writes")]
     assert len(sent) >= len(plane.writes) + 3

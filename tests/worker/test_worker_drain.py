@@ -51,6 +51,22 @@ async def test_a_drain_hands_back_what_does_not_end_in_time(plane: ControlPlaneD
     assert plane.deregistered == ["w"]
 
 
+async def test_an_end_whose_answer_was_lost_is_not_undone_by_a_drain(plane: ControlPlaneDouble) -> None:
+    gates = Gates()
+    run_id = plane.submit("waiting", {"n": 1})
+
+    async with working(plane, waiting_graph(gates)) as worker:
+        await until(lambda: gates.started, "the run at work")
+        plane.drop_answer("writes", times=3)
+        gates.open.set()
+        await ended(plane, run_id)
+        worker.stop()
+        worker.stop()
+        await until(lambda: not worker.active_runs, "the run to be let go")
+
+    assert [write["end"] for write in plane.writes if "end" in write] == [{"status": "success"}]
+
+
 async def test_a_worker_that_has_left_does_not_come_back_by_a_late_heartbeat(plane: ControlPlaneDouble) -> None:
     plane.lease_seconds = 0.006
     for _ in range(10):

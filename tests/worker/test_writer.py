@@ -113,6 +113,16 @@ async def test_writes_of_many_runs_share_a_request_and_a_run_is_in_one_request_a
     assert len(gate.requests) <= 4
 
 
+async def test_two_attempts_at_one_run_are_never_in_one_request() -> None:
+    gate = Gate()
+    gate.open.set()
+    async with running(Writer(gate)) as writer:
+        attempts = [writer.journal("r", token, nothing) for token in (1, 2)]
+        await asyncio.gather(*(journal.commit({"events": [event(1)]}) for journal in attempts))
+
+    assert [[write["token"] for write in request] for request in gate.requests] == [[1], [2]]
+
+
 async def test_tokens_are_sliced_by_time_and_by_count_and_a_commit_takes_them_along() -> None:
     gate = Gate()
     gate.open.set()

@@ -80,6 +80,11 @@ class Worker:
         self._status = "active"
         self._loop: asyncio.AbstractEventLoop | None = None
 
+    @property
+    def active_runs(self) -> int:
+        """How many runs are at work."""
+        return len(self._running)
+
     def register(self, graph: Any) -> Self:
         """Serve `graph`: a class declared with `@Graph`, or an instance of one. Raises `GraphError` for others."""
         instance = instance_of(graph)
@@ -313,8 +318,9 @@ class _Run:
             if self.journal.lost:
                 self._log_end("run lost")
             else:
+                outcome = "run ended" if self.journal.ending else "run handed back"
                 await self._last_word({"status": "release"})
-                self._log_end("run handed back")
+                self._log_end(outcome)
         except Exception as problem:
             # A failing node does not come here; this is a Write that was refused, or a defect of the executor.
             log.exception("run broke", extra=self._fields())

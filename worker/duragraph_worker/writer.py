@@ -120,11 +120,23 @@ class RunJournal:
             self._check()
 
     async def commit(self, write: Write) -> None:
-        """Queue a Write, send it as soon as may be, and return when it is stored. Raises as `write`."""
-        queued = self._add(write, flush=True)
+        """Queue a Write, send it as soon as may be, and return when it is stored. Raises as `write`.
+
+        Behind a Write that ends the run nothing is queued: the end stands, and it is that which is waited for.
+        """
+        queued = self._end() or self._add(write, flush=True)
         queued.awaited = True
         # Shielded: a cancelled run must not take the acknowledgement away from the Writes merged with this one.
         await asyncio.shield(queued.acknowledged)
+
+    @property
+    def ending(self) -> bool:
+        """The run's end is written, if not acknowledged yet."""
+        return self._end() is not None
+
+    def _end(self) -> _Write | None:
+        writes = [*self._queue, *([self._sent] if self._sent else [])]
+        return next((write for write in writes if "end" in write.scalars), None)
 
     def lose(self) -> None:
         """The lease is gone: drop what is queued, refuse what comes."""
