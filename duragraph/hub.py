@@ -32,6 +32,7 @@ _CHANNELS = (RUNS, READY, WORKERS)
 _TICK = 0.01
 _PAYLOAD = 7000  # PostgreSQL's limit is 7,999 bytes
 _FIRST_LOOK = 0.05
+_UNHEARD = 2000
 _READ_RUNS = 500
 _READ_EVENTS = 500
 _RING_FRAMES = 2000
@@ -191,6 +192,8 @@ class Hub:
         self._origin = secrets.token_hex(4)
         self._runs: dict[UUID, _Run] = {}
         self._dirty: dict[UUID, None] = {}
+        self._unheard: dict[UUID, str | None] = {}
+        """What was lately told of runs that nobody follows: a reader of a new run may be a moment too late for it."""
         self._dirty_event = asyncio.Event()
         self._tell: dict[str, dict[str, None]] = {channel: {} for channel in _CHANNELS}
         self._tell_event = asyncio.Event()
@@ -273,10 +276,12 @@ class Hub:
             run.start_at(reader.after)
             run.ended = False
         run.readers.add(reader)
-        if reader.new:
+        if reader.new and reader.run_id not in self._unheard:
             asyncio.get_running_loop().call_later(_FIRST_LOOK, self._mark, reader.run_id)
         else:
-            self._mark(reader.run_id)
+            told = self._unheard.pop(reader.run_id, None)
+            # An old run may have been given another try since: it is looked at.
+            self._mark(reader.run_id, told if reader.new else None)
         return run
 
     def detach(self, reader: Reader) -> None:
@@ -308,6 +313,9 @@ class Hub:
     def _mark(self, run_id: UUID, ended: str | None = None) -> None:
         run = self._runs.get(run_id)
         if run is None:
+            self._unheard[run_id] = ended
+            if len(self._unheard) > _UNHEARD:
+                del self._unheard[next(iter(self._unheard))]
             return
         if ended is not None and not run.wants_frames:
             run.status, run.ended = ended, True

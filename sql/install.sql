@@ -28,7 +28,7 @@ select not exists (select from duragraph.migrations where version = 1) as pendin
 \if :pending
 \ir migrations/0001_core.sql
 insert into duragraph.migrations (version, name, checksum)
-values (1, 'core', '9118ec34f2470a6f652ca7019533c3439975c86af6b02f5f407d84d8fa147f05');
+values (1, 'core', '0f1789a09e16f1c8e5ab299a3e1d20c636a1b1c24660d93b08b67f577fb0ca0b');
 \endif
 
 \ir functions/append_events.sql

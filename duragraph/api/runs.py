@@ -145,7 +145,7 @@ class Runs:
         ids = orjson.loads(made)
         log.info("run created", extra={"run_id": ids["run_id"], "thread_id": ids["thread_id"]})
         resumable = bool(asked.stream_resumable)
-        run = Run(UUID(ids["run_id"]), UUID(ids["thread_id"]), resumable, stateless=thread is None)
+        run = Run(UUID(ids["run_id"]), UUID(ids["thread_id"]), resumable, stateless=thread is None, new=True)
         return asked, run, made
 
     def _request(

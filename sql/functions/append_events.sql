@@ -11,8 +11,7 @@ begin
     order by 1, x.run_id),
   l as (
     update duragraph.leases l set last_seq = l.last_seq + w.n, last_write = w.write_no, checkpoint_id = coalesce(w.checkpoint_id, l.checkpoint_id),
-        expires_at = greatest(l.expires_at, (
-          select v_now + make_interval(secs => k.lease_seconds) from duragraph.workers k where k.worker_key = l.worker_key))
+        expires_at = greatest(l.expires_at, v_now + make_interval(secs => l.lease_seconds))
       from w where l.shard = any(array[w.shard]) and l.run_id = any(array[w.run_id]) and l.token = w.token and l.last_write < w.write_no
     returning l.shard, l.run_id, l.token, l.tenant_id, l.last_seq - w.n as base, w.events),
   e as (

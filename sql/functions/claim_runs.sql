@@ -44,9 +44,9 @@ begin
       from d, lateral (select r.* from duragraph.runs r where r.shard = d.shard and r.run_id = d.run_id offset 0) r),
     l as (
       insert into duragraph.leases (shard, run_id, token, worker_key, tenant_id, graph_key, thread_id, temporary, attempt, last_seq,
-          checkpoint_id, started, claimed_at, expires_at)
+          checkpoint_id, started, lease_seconds, claimed_at, expires_at)
         select t.shard, t.run_id, t.token, p_worker_key, t.tenant_id, t.graph_key, t.thread_id, t.temporary, t.attempt + 1,
-          t.last_seq + (t.attempt > 0)::integer, t.checkpoint_id, v_worker.protocol > 1, v_now,
+          t.last_seq + (t.attempt > 0)::integer, t.checkpoint_id, v_worker.protocol > 1, v_worker.lease_seconds, v_now,
           v_now + make_interval(secs => v_worker.lease_seconds)
         from t),
     e as (

@@ -243,6 +243,7 @@ create table duragraph.leases (
   last_write integer not null default 0,
   checkpoint_id uuid,
   started boolean not null default true,
+  lease_seconds integer not null default 30,
   claimed_at timestamptz not null default now(),
   expires_at timestamptz not null,
   constraint leases_pkey primary key (shard, run_id)

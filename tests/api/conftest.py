@@ -70,7 +70,9 @@ def start(dsn: str, **settings: Any) -> Iterator[Live]:
     """A server over the database, in a thread; stopped as by SIGTERM."""
     application = create_app(Settings(database_url=dsn, port=0, **settings))
     listening = socket.create_server(("127.0.0.1", 0))
-    config = uvicorn.Config(application, log_config=None, access_log=False, timeout_graceful_shutdown=10)  # type: ignore[arg-type]  # an ASGI application all the same
+    config = uvicorn.Config(
+        application, log_config=None, access_log=False, timeout_keep_alive=75, timeout_graceful_shutdown=10
+    )  # type: ignore[arg-type]  # an ASGI application all the same
     live = Live(f"http://127.0.0.1:{listening.getsockname()[1]}", dsn, application, uvicorn.Server(config))
     thread = threading.Thread(target=live.uvicorn.run, args=([listening],), name="server")
     thread.start()

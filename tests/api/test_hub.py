@@ -12,7 +12,7 @@ import pytest
 
 from duragraph.hub import Frame, parse_frames
 from tests.api.conftest import Live, Serving
-from tests.api.scripted import Api
+from tests.api.scripted import Api, Work
 from tests.postgres import Server
 from tests.waiting import wait_for, wait_for_async
 
@@ -118,6 +118,19 @@ async def test_killed_pool_connections_are_not_seen_by_clients(serving: Serving,
                 wait_for(lambda: api.rows(gone, [pid for pid, _ in killed])[0][0], what="the backends to be gone")  # noqa: B023  # called before the next round
                 assert (await api.run(None))["status"] == "pending"
             assert api.rows("select count(*) from duragraph.runs") == [(30,)]
+
+
+async def test_a_run_that_ends_before_its_reader_comes_is_answered_at_once(api: Api) -> None:
+    async def at_once(work: Work) -> None:
+        await work.end()
+
+    async with api.working(at_once):
+        began = time.monotonic()
+        for _ in range(20):
+            await api.call("POST", "/runs/wait", {"assistant_id": api.graph_id})
+            frames = await api.frames("POST", "/runs/stream", {"assistant_id": api.graph_id})
+            assert [frame.event for frame in frames] == ["metadata", "end"]
+        assert time.monotonic() - began < 40 * 0.5, "without waiting for the next look"
 
 
 async def test_a_run_from_psql_is_claimed_and_followed(api: Api, live: Live) -> None:

@@ -32,7 +32,8 @@ U = TypeVar("U")
 
 WAITING = """
 select count(*) from pg_stat_activity
-where datname = current_database() and pid <> pg_backend_pid() and wait_event_type = 'Lock'
+where datname = current_database() and pid <> pg_backend_pid() and backend_type = 'client backend'
+  and wait_event_type = 'Lock'
 """
 
 
