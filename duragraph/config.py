@@ -85,6 +85,12 @@ class Settings:
     heartbeat_seconds: float = _setting(
         "DURAGRAPH_HEARTBEAT_SECONDS", _number(float, 0.05, 5.0), 5.0, "a comment on each idle stream, this often"
     )
+    await_workers: int = _setting(
+        "DURAGRAPH_AWAIT_WORKERS",
+        _number(int, 0, 1000),
+        0,
+        "/ok says 503 until so many workers ask for runs, or for 30 s",
+    )
     log_level: str = _setting(
         "DURAGRAPH_LOG_LEVEL", _choice("debug", "info", "warning", "error"), "info", "what is logged"
     )

@@ -189,6 +189,8 @@ class Dev:
     def _api_environment(self, home: Home) -> dict[str, str]:
         environment = os.environ | {"DATABASE_URL": home.dsn, "PYTHONUNBUFFERED": "1"}
         environment.setdefault("DURAGRAPH_LOG_LEVEL", "warning")
+        # Whoever waits for /ok may call a graph at once.
+        environment["DURAGRAPH_AWAIT_WORKERS"] = str(len(self._targets))
         if home.embedded:
             environment.pop("DURAGRAPH_LISTEN_URL", None)
         return environment
@@ -198,12 +200,10 @@ class Dev:
         while not stop.asked.is_set():
             if api.ended.is_set():
                 raise Unavailable(f"the API did not start, it ended with {api.code}", hint="its lines above say why")
-            if await asyncio.to_thread(_answers_ok, _reachable(self._options.host), self._options.port):
+            if await asyncio.to_thread(_answers, _reachable(self._options.host), self._options.port):
                 return
             if asyncio.get_running_loop().time() > deadline:
-                raise Unavailable(
-                    f"{self._url}/ok did not answer in {_START_PATIENCE:.0f} s", hint="see its lines above"
-                )
+                raise Unavailable(f"{self._url} did not answer in {_START_PATIENCE:.0f} s", hint="see its lines above")
             await first(stop.asked, api.ended, timeout=0.05)
 
     # the workers
@@ -307,10 +307,10 @@ def _reachable(host: str) -> str:
     return f"[{host}]" if ":" in host else host
 
 
-def _answers_ok(host: str, port: int) -> bool:
+def _answers(host: str, port: int) -> bool:
     connection = HTTPConnection(host.strip("[]"), port, timeout=2)
     with suppress(OSError, HTTPException):
-        connection.request("GET", "/ok")
+        connection.request("GET", "/info")
         return connection.getresponse().status == 200
     connection.close()
     return False

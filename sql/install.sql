@@ -103,6 +103,7 @@ values (1, 'core', '0f1789a09e16f1c8e5ab299a3e1d20c636a1b1c24660d93b08b67f577fb0
 \ir functions/message_type.sql
 \ir functions/metrics.sql
 \ir functions/new_tasks.sql
+\ir functions/notify_ended.sql
 \ir functions/notify_runs.sql
 \ir functions/overlay_json.sql
 \ir functions/promote_due.sql

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+import time
 from functools import cached_property
 from importlib.resources import files
 from typing import Any
@@ -18,6 +19,8 @@ from duragraph.errors import DuragraphError
 from duragraph.openapi import document
 
 Route = tuple[str, object, str | None]
+
+_PATIENCE = 30.0
 
 LANGGRAPH_API = "0.16.7"
 """The version of the official server whose behaviour this one keeps to; user interfaces look at it."""
@@ -49,13 +52,26 @@ class HealthPages:
 
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
+        self._awaited = deps.settings.await_workers
+        self._patient_until = time.monotonic() + _PATIENCE
 
     async def on_get_ok(self, req: Request, resp: Response) -> None:
         """Whether the server answers; with `check_db` also whether its database does."""
+        if waiting := self._waiting():
+            answer(resp, {"ok": False, "services": {}, "detail": waiting}, HTTP_503)
+            return
         ok = True
         if query_bool(req, "check_db"):
             ok = (await self._schema())["problem"] is None
         answer(resp, {"ok": ok, "services": {}}, HTTP_200 if ok else HTTP_503)
+
+    def _waiting(self) -> str | None:
+        """For which workers `/ok` still waits: those that the server was started together with."""
+        here = self._deps.claims.held
+        if here >= self._awaited or time.monotonic() > self._patient_until:
+            self._awaited = 0
+            return None
+        return f"waiting for {self._awaited - here} of {self._awaited} workers"
 
     async def on_get_info(self, req: Request, resp: Response) -> None:
         """What the server is and can do."""

@@ -10,12 +10,11 @@ begin
   elsif v_run.status <> 'pending' then
     return format('Run %s has already ended: %s.', p_run, v_run.status);
   end if;
-  v_gone := duragraph.cancel_runs(v_run.tenant_id, jsonb_build_object('run_ids', jsonb_build_array(p_run), 'reason', p_reason)) -> 'runs' -> 0;
-  perform duragraph.notify_runs(array[p_run], true);
-  if v_gone ->> 'token' is null then
+  v_gone := duragraph.cancel_runs(v_run.tenant_id, jsonb_build_object('run_ids', jsonb_build_array(p_run), 'reason', p_reason)) -> 'runs';
+  perform duragraph.notify_ended(v_gone), duragraph.notify_runs('{}', true);
+  if v_gone -> 0 ->> 'token' is null then
     return format('Run %s is cancelled; it had not started.', p_run);
   end if;
-  perform pg_notify('duragraph_workers', (v_gone ->> 'worker_key') || ':' || (v_gone ->> 'token'));
   return format('Run %s is cancelled; its worker is told to stop.', p_run);
 end $$;
 comment on function duragraph.cancel_run(uuid, text) is 'Cancel a run by hand, whatever it is doing. Says what was done.';

@@ -7,7 +7,8 @@ begin
   for v_run in
     select u.* from unnest(p_new) u where not u.temporary and u.strategy in ('interrupt', 'rollback') order by u.shard, u.thread_id
   loop
-    perform duragraph.end_thread_runs(p_tenant, v_run.thread_id, v_run.strategy, format('superseded by run %s', v_run.run_id));
+    perform duragraph.notify_ended(
+      duragraph.end_thread_runs(p_tenant, v_run.thread_id, v_run.strategy, format('superseded by run %s', v_run.run_id)));
   end loop;
   with line as (
     select u.shard, u.thread_id, (array_agg(u.run_id order by u.ord) filter (where u.due_at is null))[1] as head,

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -39,6 +40,23 @@ class Greeter:
     @node()
     async def greet(self, state):
         return {"greeting": f"hello {state['name']}"}
+"""
+SLOW = """
+import asyncio
+from pathlib import Path
+from typing import TypedDict
+from duragraph_worker import Graph, entrypoint, node
+
+class State(TypedDict, total=False):
+    done: bool
+
+@Graph(id="slow", state=State)
+class Slow:
+    @entrypoint
+    @node()
+    async def wait(self, state):
+        Path("slow.started").touch()
+        await asyncio.sleep(600)
 """
 UNKNOWN = "01900000-0000-7000-8000-000000000000"
 NOBODY = "postgresql://somebody:secret@127.0.0.1:1/nothing"
@@ -257,6 +275,27 @@ def test_dev_leaves_nothing_running(project: Path, number: signal.Signals) -> No
         assert command.end(number) == 0
     assert command.alive() == []
     assert command.documents[-1]["event"] == "stopped"
+
+
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc to see the processes")
+def test_a_second_signal_hands_runs_back_at_once(project: Path) -> None:
+    (project / "slow.py").write_text(SLOW)
+    data = project / "hurried"
+    with running("dev", "--port", 0, "--data", data, "slow.py", cwd=project) as command:
+        url = command.event("ready")["url"]
+        wait_for(lambda: command.lines("worker registered"), 30, what="the worker")
+        run_id = httpx.post(f"{url}/runs", json={"assistant_id": "slow", "input": {}}).json()["run_id"]
+        wait_for(lambda: (project / "slow.started").exists(), 30, what="the run's start")
+        command.process.send_signal(signal.SIGINT)
+        wait_for(lambda: command.lines("worker draining"), 10, what="the drain")
+        began = time.monotonic()
+        assert command.end(signal.SIGINT) == 0
+        assert time.monotonic() - began < 8, "the drain alone takes 10 s"
+    assert command.alive() == []
+    with running("dev", "--port", 0, "--data", data, cwd=project) as command:
+        command.event("ready")
+        shown = answer("runs", "show", run_id, "--data", data)["run"]
+        assert (shown["status"], shown["attempt"]) == ("pending", 0)
 
 
 @pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs /proc to see the processes")

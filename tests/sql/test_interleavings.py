@@ -11,6 +11,7 @@ import os
 from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from random import Random
 from threading import Lock
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from tests.sql.acts import events, thread_status
+from tests.sql.acts import events, thread_status, weaken
 from tests.sql.invariants import violations
 from tests.sql.scene import COUNTER, Scene, step
 from tests.waiting import wait_for
@@ -26,11 +27,10 @@ from tests.waiting import wait_for
 SEEDS = int(os.environ.get("DURAGRAPH_SEEDS", "240"))
 FIRST = int(os.environ.get("DURAGRAPH_FIRST_SEED", "0"))
 ROUND = 12
-STEPS = 30
 
 TABLES = (
-    "threads, runs, idempotency_keys, ready, slots, waiting, scheduled, worker_heartbeats, workers, leases, events, "
-    "checkpoints, channel_values, steps, interrupts"
+    *("threads", "runs", "idempotency_keys", "ready", "slots", "waiting", "scheduled", "worker_heartbeats", "workers"),
+    *("leases", "events", "checkpoints", "channel_values", "steps", "interrupts"),
 )
 WAITING = """
 select count(*) from pg_stat_activity
@@ -49,12 +49,12 @@ def nothing() -> None:
 class World:
     """Two threads, two workers, and what all callers were told so far."""
 
-    def __init__(self, seed: int, *connections: psycopg.Connection[Any]) -> None:
+    def __init__(self, seed: int, watcher: psycopg.Connection[Any], *connections: psycopg.Connection[Any]) -> None:
         self.random = Random(seed)
-        for connection in connections[:1]:
-            connection.execute("truncate " + ", ".join(f"duragraph.{name.strip()}" for name in TABLES.split(",")))
+        for name in TABLES:
+            connections[0].execute(f"delete from duragraph.{name}")
         self.scenes = [Scene(connection) for connection in connections]
-        self.watcher = connections[-1]
+        self.watcher = watcher
         self.lock = Lock()
         self.clock(0)
         first = self.scenes[0]
@@ -65,8 +65,10 @@ class World:
         self.numbers: dict[int, int] = defaultdict(int)
         self.runs: dict[str, str] = {}  # each run that somebody was told of, as last seen
         self.logs: dict[str, list[str]] = defaultdict(list)  # names of the events whose write was acknowledged
+        self.busy: set[int] = set()  # tokens in use in this step: a worker sends one write of a run at a time
         self.over: set[int] = set()  # tokens under which an end was acknowledged
         self.retried: set[str] = set()
+        self.deadlocks = 0
         self.erasing = False  # a call of this step may have erased runs
         self.acts: list[Callable[[Scene], Effect]] = [
             *[self.create] * 5,
@@ -105,7 +107,12 @@ class World:
             requests.append({"thread_id": thread, "idempotency_key": key, "body": body})
         self.erasing |= any(r["body"]["multitask_strategy"] == "rollback" for r in requests)
         made = scene.call("create_runs", requests)
-        return lambda: self.runs.update({run["run_id"]: self.runs.get(run["run_id"], "pending") for run in made})
+
+        def effect() -> None:
+            for run in made:
+                self.runs.setdefault(run["run_id"], "pending")
+
+        return effect
 
     def claim(self, scene: Scene) -> Effect:
         key = self.random.choice(self.workers)
@@ -201,7 +208,7 @@ class World:
         return nothing
 
     def retry(self, scene: Scene) -> Effect:
-        ended = [run for run, status in self.runs.items() if status in ENDED]
+        ended = [run for run, status in dict(self.runs).items() if status in ENDED]
         if not ended:
             return nothing
         run = self.random.choice(ended)
@@ -227,9 +234,14 @@ class World:
         return nothing
 
     def some_claim(self) -> dict[str, Any] | None:
-        claims = [claim for held in self.claims.values() for claim in held]
+        claims = [claim for held in list(self.claims.values()) for claim in held]
+        claims = [claim for claim in claims if claim["token"] not in self.busy]
+        if not claims:
+            return None
         # Mostly a recent one: old ones are mostly superseded.
-        return self.random.choice(claims[-4:] if self.random.random() < 0.7 else claims) if claims else None
+        claim = self.random.choice(claims[-4:] if self.random.random() < 0.7 else claims)
+        self.busy.add(claim["token"])
+        return claim
 
     def some_end(self) -> dict[str, Any]:
         status = self.random.choice(["success"] * 4 + ["error", "timeout", "interrupted", "retry", "retry", "release"])
@@ -249,15 +261,15 @@ class World:
                 raise
             return f"{act.__name__} (refused)", nothing
 
-    def alone(self) -> str:
+    def alone(self, _: ThreadPoolExecutor) -> str:
         """One caller after another."""
-        name, effect = self.act(self.random.choice(self.scenes[:2]))
+        name, effect = self.act(self.random.choice(self.scenes))
         effect()
         return name
 
     def overlapping(self, pool: ThreadPoolExecutor) -> str:
         """One caller holds its transaction open while another comes; it may roll back."""
-        one, other = self.scenes[:2]
+        one, other = self.scenes
         rolled_back = self.random.random() < 0.3
         with one.connection.transaction(force_rollback=rolled_back):
             with one.connection.transaction():  # a refusal ends this, not the outer one
@@ -286,6 +298,25 @@ class World:
                 raise
             return f"{act.__name__} (refused)", nothing
 
+    def crowd(self, pool: ThreadPoolExecutor) -> str:
+        """All callers at once, each on its own, as fast as they can."""
+
+        def caller(scene: Scene) -> list[str]:
+            done = []
+            for _ in range(8):
+                try:
+                    name, effect = self.act(scene)
+                except psycopg.errors.DeadlockDetected:
+                    # As the control plane does, once. It chooses anew here: the act is drawn, not remembered.
+                    self.deadlocks += 1
+                    name, effect = self.act(scene)
+                with self.lock:
+                    effect()
+                done.append(name)
+            return done
+
+        return "; ".join(", ".join(done) for done in pool.map(caller, self.scenes))
+
     # What must be true
 
     def check(self) -> None:
@@ -302,6 +333,7 @@ class World:
         # A keyed or rolled back creation may have made runs that nobody was told of: from now on they are known.
         self.runs = dict(rows)
         self.retried.clear()
+        self.busy.clear()
         self.erasing = False
 
     def drain(self) -> None:
@@ -328,35 +360,70 @@ class World:
             assert logged == self.logs.get(run, []), f"the log of run {run} is not what was acknowledged"
 
 
-def rounds() -> list[range]:
-    return [range(first, min(first + ROUND, FIRST + SEEDS)) for first in range(FIRST, FIRST + SEEDS, ROUND)]
+def rounds(seeds: int) -> list[range]:
+    return [range(first, min(first + ROUND, FIRST + seeds)) for first in range(FIRST, FIRST + seeds, ROUND)]
 
 
-def explore(seeds: range, dsn: str, connections: tuple[psycopg.Connection[Any], ...], overlap: bool) -> None:
-    with psycopg.connect(dsn, autocommit=True) as watcher, ThreadPoolExecutor(1) as pool:
+def explore(seeds: range, dsn: str, callers: int, step: Callable[[World, ThreadPoolExecutor], str], steps: int) -> None:
+    with ExitStack() as stack:
+        watcher, *connections = [stack.enter_context(psycopg.connect(dsn, autocommit=True)) for _ in range(callers + 1)]
+        pool = stack.enter_context(ThreadPoolExecutor(callers))
         for seed in seeds:
             done: list[str] = []
             try:
-                world = World(seed, *connections, watcher)
-                for _ in range(STEPS):
-                    done.append(world.overlapping(pool) if overlap else world.alone())
+                world = World(seed, watcher, *connections)
+                for _ in range(steps):
+                    done.append(step(world, pool))
                     world.check()
                     if world.random.random() < 0.25:
                         world.clock(world.random.choice([1, 11, 40]))
                 world.drain()
             except BaseException as problem:
-                problem.add_note(f"seed {seed}, step {len(done)}: {', '.join(done)}")
+                problem.add_note(f"seed {seed}, step {len(done)}: {' | '.join(done)}")
                 raise
 
 
-Two = tuple[psycopg.Connection[Any], psycopg.Connection[Any]]
+def name(seeds: range) -> str:
+    return f"{seeds.start}-{seeds.stop - 1}"
 
 
-@pytest.mark.parametrize("seeds", rounds(), ids=lambda seeds: f"{seeds.start}-{seeds.stop - 1}")
-def test_one_caller_after_another(seeds: range, fresh_db: str, two: Two) -> None:
-    explore(seeds, fresh_db, two, overlap=False)
+@pytest.mark.parametrize("seeds", rounds(SEEDS), ids=name)
+def test_one_caller_after_another(seeds: range, fresh_db: str) -> None:
+    explore(seeds, fresh_db, 2, World.alone, steps=30)
 
 
-@pytest.mark.parametrize("seeds", rounds()[: len(rounds()) // 2], ids=lambda seeds: f"{seeds.start}-{seeds.stop - 1}")
-def test_one_caller_while_another_has_not_committed(seeds: range, fresh_db: str, two: Two) -> None:
-    explore(seeds, fresh_db, two, overlap=True)
+@pytest.mark.parametrize("seeds", rounds(-(-SEEDS * 2 // 5)), ids=name)
+def test_one_caller_while_another_has_not_committed(seeds: range, fresh_db: str) -> None:
+    explore(seeds, fresh_db, 2, World.overlapping, steps=30)
+
+
+@pytest.mark.parametrize("seeds", rounds(-(-SEEDS // 10)), ids=name)
+def test_all_callers_at_once(seeds: range, fresh_db: str) -> None:
+    """Not from its seed alone: the processor's timing has a say too."""
+    explore(seeds, fresh_db, 4, World.crowd, steps=6)
+
+
+# Without one of these the schedules must go wrong, and be found out.
+TWINS = [
+    ("enter_threads", "filter (where s.active_run_id is not null)", "", World.alone),
+    ("append_events", "and l.token = w.token", "", World.alone),
+    ("complete_runs", "and l.token = w.token", "", World.alone),
+    ("commit_steps", "and l.last_write < w.write_no", "", World.alone),
+    ("promote_threads", "and s.delayed > 0", "", World.alone),
+    ("end_runs", "and r.status = 'pending'", "", World.alone),
+    ("promote_threads", "for update of s", "", World.overlapping),
+    ("delete_run", "r.status <> 'pending' for update", "true", World.overlapping),
+    ("end_thread_runs", "1 .. 10", "1 .. 1", World.overlapping),
+]
+
+
+@pytest.mark.parametrize(
+    ("function", "guard", "instead", "step"), TWINS, ids=[f"{t[0]}-{n}" for n, t in enumerate(TWINS)]
+)
+def test_a_broken_engine_is_found_out(
+    function: str, guard: str, instead: str, step: Callable[[World, ThreadPoolExecutor], str], fresh_db: str
+) -> None:
+    with psycopg.connect(fresh_db, autocommit=True) as connection:
+        weaken(connection, function, guard, instead)
+    with pytest.raises((AssertionError, psycopg.Error)):
+        explore(range(200), fresh_db, 2, step, steps=30)

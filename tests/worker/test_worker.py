@@ -85,7 +85,7 @@ async def test_a_cancelled_run_stops_at_once_through_the_held_poll(plane: Contro
     run_id = plane.submit("waiting", {"n": 1})
 
     async with working(plane, waiting_graph(gates)):
-        await until(lambda: gates.started, "the run at work")
+        await until(lambda: plane.writes, "the run at work, its start written")
         plane.cancel(run_id)
         await until(lambda: gates.cancelled == [1], "the run's code to be cancelled")
 
@@ -99,6 +99,7 @@ async def test_a_cancelled_run_stops_when_all_slots_are_taken(plane: ControlPlan
 
     async with working(plane, waiting_graph(gates), max_concurrent_runs=1):
         await until(lambda: [r for r in plane.requests("claim") if r.body["max_runs"] == 0], "a poll for news")
+        assert plane.writes, "nothing that is written later tells"
         plane.cancel(run_id)
         await until(lambda: gates.cancelled == [1], "the run's code to be cancelled")
         second = plane.submit("waiting", {"n": 2})
@@ -112,7 +113,7 @@ async def test_a_cancelled_run_stops_when_only_a_heartbeat_tells(plane: ControlP
     run_id = plane.submit("waiting", {"n": 1})
 
     async with working(plane, waiting_graph(gates)):
-        await until(lambda: gates.started, "the run at work")
+        await until(lambda: plane.writes, "the run at work, its start written")
         plane.cancel(run_id, tell=False)
         await until(lambda: gates.cancelled == [1], "the run's code to be cancelled")
 
@@ -125,7 +126,7 @@ async def test_a_run_that_comes_back_to_its_worker_stops_the_attempt_that_still_
     run_id = plane.submit("waiting", {"n": 1})
 
     async with working(plane, waiting_graph(gates)):
-        await until(lambda: gates.started, "the first attempt at work")
+        await until(lambda: plane.writes, "the first attempt at work, its start written")
         claim = next(iter(plane.held.values())).claim
         plane.cancel(run_id, tell=False)
         plane.submit("waiting", **{name: claim[name] for name in ("run_id", "kwargs")}, attempt=2)

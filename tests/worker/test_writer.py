@@ -225,6 +225,23 @@ async def test_a_refused_write_fails_its_run_and_what_was_built_on_it_but_lets_i
     ]
 
 
+async def test_a_run_that_has_ended_is_not_handed_back_behind_its_end() -> None:
+    gate = Gate()
+    async with running(Writer(gate)) as writer:
+        journal = writer.journal("r", 1, nothing)
+        await journal.write({"events": [event(1)]}, flush=True)
+        await gate.wait_for_requests(1)
+        end = asyncio.create_task(journal.commit({"end": {"status": "success"}}))
+        await asyncio.sleep(0)
+        assert journal.ending
+        release = asyncio.create_task(journal.commit({"end": {"status": "release"}}))
+        await asyncio.sleep(0)
+        gate.open.set()
+        await asyncio.gather(end, release)
+
+    assert [request[0].get("end") for request in gate.requests] == [None, {"status": "success"}]
+
+
 async def test_one_write_that_spoils_a_request_does_not_spoil_the_others() -> None:
     gate = Gate()
     gate.refusal = ApiError(413, "the body is too large")
