@@ -6,6 +6,8 @@ declare
   v_head uuid;
   v_last boolean;
 begin
+  -- One at a time for each thread: what stays is looked up before it is written.
+  perform 1 from duragraph.threads t where t.shard = v_shard and t.tenant_id = p_tenant and t.thread_id = p_thread for update;
   -- The thread steps back to the newest checkpoint of its line that stays.
   with recursive line as (
     select c.checkpoint_id, c.parent_checkpoint_id, c.run_id, 1 as n from duragraph.threads t, duragraph.checkpoints c

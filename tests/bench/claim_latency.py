@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AsyncExitStack, contextmanager
 from pathlib import Path
 from typing import Any, Self
@@ -15,7 +15,7 @@ from duragraph.config import Settings
 from duragraph.store import Store
 from tests.bench.engine import register
 from tests.bench.figures import Figure, Target, percentile
-from tests.bench.machine import wait_until_quiet
+from tests.bench.machine import Meter, Sample, wait_until_quiet
 from tests.bench.scale import Scale
 from tests.postgres import Server
 
@@ -32,6 +32,7 @@ class Claimer:
 
     def __init__(self, dsn: str) -> None:
         self.dsn = dsn
+        self.meter = Meter(dsn)
         self.claimed: list[str] = []
         self._store = Store.of(Settings(database_url=dsn, pool_min=1, pool_max=2))
         self._marks = b"{}"
@@ -43,6 +44,7 @@ class Claimer:
 
     async def __aexit__(self, *_: object) -> None:
         await self._store.close()
+        self.meter.close()
 
     def forget(self) -> None:
         """As a process that has just started."""
@@ -58,9 +60,11 @@ class Claimer:
         self.claimed += [run["run_id"] for run in orjson.loads(claimed.runs)]
         return took
 
-    async def claims(self, limit: int, times: int) -> list[float]:
-        """Milliseconds of each of several claims."""
-        return [await self.claim(limit) for _ in range(times)]
+    async def claims(self, limit: int, times: int) -> tuple[list[float], Sample]:
+        """Milliseconds of each of several claims, and what they cost."""
+        self.meter.start()
+        took = [await self.claim(limit) for _ in range(times)]
+        return took, self.meter.stop(times)
 
 
 async def measure(server: Server, scale: Scale) -> list[Figure]:
@@ -112,21 +116,28 @@ def fill(dsn: str, finished: int, queued: int) -> None:
 
 
 async def _compare(name: str, large: Claimer, small: Claimer, scale: Scale) -> list[Figure]:
-    figures = []
-    for limit in _BATCHES:
-        rounds: dict[str, list[list[float]]] = {"large": [], "small": []}
-        for claimer in (large, small):
-            await claimer.claims(limit, min(10, scale.claims))  # statements are prepared, caches are warm
-        for number in range(_ROUNDS):
-            wait_until_quiet(scale.patience)
-            both = [("large", large), ("small", small)]
-            for key, claimer in both if number % 2 else reversed(both):
-                rounds[key].append(await claimer.claims(limit, scale.claims))
-        for percent in (50, 99):
-            ours, peer = ([percentile(one, percent) for one in rounds[key]] for key in ("large", "small"))
-            target = _TARGET if percent == 99 else None
-            figures.append(Figure(f"claim_latency.{name}.batch_{limit}.p{percent}", "ms", ours, peer, target))
-    return figures
+    return [figure for limit in _BATCHES for figure in await _rounds(name, limit, large, small, scale)]
+
+
+async def _rounds(name: str, limit: int, large: Claimer, small: Claimer, scale: Scale) -> list[Figure]:
+    rounds: dict[Claimer, list[tuple[list[float], Sample]]] = {large: [], small: []}
+    for claimer in rounds:
+        await claimer.claims(limit, min(10, scale.claims))  # statements are prepared, caches are warm
+    for number in range(_ROUNDS):
+        wait_until_quiet(scale.patience)
+        for claimer in (large, small) if number % 2 else (small, large):
+            rounds[claimer].append(await claimer.claims(limit, scale.claims))
+
+    def figure(what: str, unit: str, read: Callable[[list[float], Sample], float], target: Target | None) -> Figure:
+        ours, peer = ([read(*one) for one in rounds[claimer]] for claimer in (large, small))
+        return Figure(f"claim_latency.{name}.batch_{limit}.{what}", unit, ours, peer, target)
+
+    return [
+        figure("p50", "ms", lambda took, _: percentile(took, 50), None),
+        figure("p99", "ms", lambda took, _: percentile(took, 99), _TARGET),
+        figure("server_cpu", "us/claim", lambda _, cost: cost.server_us, None),
+        figure("other_load", "cores", lambda _, cost: cost.other_cores, None),
+    ]
 
 
 @contextmanager

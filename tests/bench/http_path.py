@@ -12,7 +12,7 @@ import httpx
 import psycopg
 
 from tests.bench.figures import Figure, Target, percentile
-from tests.bench.machine import wait_until_quiet
+from tests.bench.machine import Meter, tree_cpu, wait_until_quiet
 from tests.bench.processes import System, system
 from tests.bench.scale import Scale
 from tests.postgres import Server
@@ -21,6 +21,13 @@ _ROUNDS = 3
 _TARGETS = {50: Target("<=", 10, "ours"), 99: Target("<=", 50, "ours")}
 _STREAM = {"assistant_id": "noop", "input": {}, "stream_mode": "updates"}
 _WAIT = {"assistant_id": "noop", "input": {}}
+_COSTS = (
+    ("api_cpu", "ms/run"),
+    ("worker_cpu", "ms/run"),
+    ("client_cpu", "ms/run"),
+    ("postgres_cpu", "ms/run"),
+    ("other_load", "cores"),
+)
 _Round = dict[str, list[float]]
 
 
@@ -29,13 +36,17 @@ async def measure(server: Server, scale: Scale) -> list[Figure]:
     each = max(1, scale.requests // _ROUNDS)
     with server.database(server.template) as name:
         async with system(server.dsn(name), workers=1) as running:
+            meters = Meters(server.dsn(name), running)
             await _round(running, min(10, each))
             rounds = []
             for _ in range(_ROUNDS):
                 await asyncio.to_thread(wait_until_quiet, scale.patience)
-                rounds.append(await _round(running, each))
+                meters.start()
+                took = await _round(running, each)
+                rounds.append(took | meters.stop(2 * each))
+            meters.close()
         _expect_ended(server.dsn(name), 2 * (_ROUNDS * each + min(10, each)))
-    return [
+    latencies = [
         Figure(f"http_path.{what}.p{percent}", "ms", [percentile(one[what], percent) for one in rounds], target=target)
         for what, targets in (
             ("first_sse_event", _TARGETS),
@@ -46,6 +57,40 @@ async def measure(server: Server, scale: Scale) -> list[Figure]:
         )
         for percent, target in targets.items()
     ]
+    return latencies + [Figure(f"http_path.{what}", unit, [one[what][0] for one in rounds]) for what, unit in _COSTS]
+
+
+class Meters:
+    """What a run costs each process, and what others took of the machine meanwhile."""
+
+    def __init__(self, dsn: str, running: System) -> None:
+        self._meter = Meter(dsn)
+        self._running = running
+
+    def start(self) -> None:
+        """From here on."""
+        self._meter.start()
+        self._api, self._workers = self._read()
+
+    def stop(self, runs: int) -> _Round:
+        """As `_COSTS` names them."""
+        cost = self._meter.stop(runs)
+        api, workers = self._read()
+        api, workers = api - self._api, workers - self._workers
+        return {
+            "api_cpu": [api / runs * 1000],
+            "worker_cpu": [workers / runs * 1000],
+            "client_cpu": [cost.client_us / 1000],
+            "postgres_cpu": [cost.server_us / 1000],
+            "other_load": [max(0.0, cost.other_cores - (api + workers) / cost.seconds)],
+        }
+
+    def close(self) -> None:
+        """Hang up."""
+        self._meter.close()
+
+    def _read(self) -> tuple[float, float]:
+        return tree_cpu(self._running.api), sum(map(tree_cpu, self._running.workers))
 
 
 async def _round(running: System, times: int) -> _Round:

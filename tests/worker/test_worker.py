@@ -135,7 +135,7 @@ async def test_a_run_that_comes_back_to_its_worker_stops_the_attempt_that_still_
         assert (await ended(plane, run_id))["status"] == "success"
 
     assert gates.started == [1, 1]
-    assert {write["token"] for write in plane.writes} == {2}
+    assert [write["token"] for write in plane.writes if "end" in write] == [2]
 
 
 async def test_a_write_that_is_refused_stops_the_run_that_lost_its_lease(plane: ControlPlaneDouble) -> None:
@@ -289,8 +289,9 @@ async def test_a_fast_run_costs_few_requests(plane: ControlPlaneDouble) -> None:
         for run_id in runs:
             await ended(plane, run_id)
 
-    assert len(plane.requests("writes")) <= 20
-    assert len(plane.writes) <= 2 * len(runs)
+    # Its start (unless its first step is done within 25 ms), its first step, and its last with its end.
+    assert len(plane.writes) <= 3 * len(runs)
+    assert len(plane.requests("writes")) < len(plane.writes)
 
 
 async def test_a_server_that_never_waits_is_not_asked_in_a_tight_loop(plane: ControlPlaneDouble) -> None:
@@ -339,8 +340,9 @@ async def test_each_change_of_a_run_is_one_line_with_both_ids(
     caplog.set_level(logging.INFO, "duragraph_worker")
     run_id = plane.submit("double", {"n": 1})
 
-    async with working(plane, Double):
+    async with working(plane, Double) as worker:
         await ended(plane, run_id)
+        await until(lambda: not worker.active_runs, "the run to be let go")
 
     of_run = [record for record in caplog.records if getattr(record, "run_id", None) == run_id]
     assert [record.getMessage() for record in of_run] == ["run claimed", "run ended"]
