@@ -43,6 +43,7 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _EXPOSED = "content-location, location, x-pagination-total, x-pagination-next, x-request-id, retry-after"
 _METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 _TENANT = 1
+_STOP_PATIENCE = 5.0
 
 
 class App:
@@ -136,9 +137,11 @@ class Lifespan:
         self._deps.drain.begin()
         for task in self._tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
-        await self._deps.hub.close()
-        await self._deps.store.close()
+        # Not for ever: with the database gone, the job queue waits minutes for what cannot be said any more.
+        await asyncio.wait(self._tasks, timeout=_STOP_PATIENCE)
+        for close in (self._deps.hub.close, self._deps.store.close):
+            with suppress(TimeoutError):
+                await asyncio.wait_for(close(), _STOP_PATIENCE)
         log.info("stopped")
 
     def _catch_signals(self) -> None:
