@@ -61,6 +61,11 @@ class _Group:
     busy: bool = False
     again: bool = False
 
+    @property
+    def first(self) -> _Poll | None:
+        """Who waits longest for runs; a worker that is full waits only to hear what it lost."""
+        return next((poll for poll in self.polls if poll.limit > 0 and not poll.answer.done()), None)
+
 
 class Claims:
     """`poll` waits for runs, `kick` says that there may be some, `lost` that a worker must stop one."""
@@ -122,7 +127,7 @@ class Claims:
         `gone` completes when the client has gone: what was claimed for it meanwhile is handed back. `NotFound`: the
         worker is no longer registered.
         """
-        if self._stopping or limit < 1 or self.lost_among(worker.worker_key, held):
+        if self._stopping or self.lost_among(worker.worker_key, held) or (limit < 1 and not held):
             return b"[]", 0
         poll = _Poll(worker, limit, held, asyncio.get_running_loop().create_future())
         group = self._groups.setdefault(worker.graphs, _Group())
@@ -179,7 +184,7 @@ class Claims:
                     self._start(group)
 
     def _next_look(self, now: float) -> float | None:
-        waiting = [group for group in self._groups.values() if group.polls]
+        waiting = [group for group in self._groups.values() if group.first]
         if not waiting:
             return None
         due = min((group.due_at for group in waiting if group.due_at is not None), default=now + 3600)
@@ -187,7 +192,7 @@ class Claims:
 
     def _kick_quiet(self, now: float) -> None:
         """Nothing was said for a while: look for what is due, and at some of the others all the same."""
-        waiting = [(graphs, group) for graphs, group in self._groups.items() if group.polls]
+        waiting = [(graphs, group) for graphs, group in self._groups.items() if group.first]
         due = [graphs for graphs, group in waiting if group.due_at is not None and group.due_at <= now]
         quiet = sorted((group.looked_at, graphs) for graphs, group in waiting if group.looked_at <= now - 1)
         self._kicked.update(due, (graphs for _, graphs in quiet[:_GROUPS_A_LOOK]))
@@ -208,7 +213,7 @@ class Claims:
                 group.again = True
                 while group.again and not self._stopping:
                     group.again = False
-                    while (poll := _first(group)) and await self._claim(group, poll):
+                    while (poll := group.first) and await self._claim(group, poll):
                         pass
         finally:
             group.busy = False
@@ -216,7 +221,7 @@ class Claims:
     async def _claim(self, group: _Group, poll: _Poll) -> bool:
         """Claim for one poll; true when there may be more in the queue."""
         # Runs are shared out over the workers that wait, for the next poll of each comes soon.
-        waiting = sum(1 for one in group.polls if not one.answer.done())
+        waiting = sum(1 for one in group.polls if one.limit > 0 and not one.answer.done())
         limit = -(-poll.limit // waiting)
         group.looked_at = time.monotonic()
         if group.looked_at > group.marked_at + _TRUST_MARKS:
@@ -243,10 +248,6 @@ class Claims:
             # The next look begins with another worker: this one may be draining without our knowing.
             group.polls.sort(key=lambda one: one is poll)
         return claimed.count == limit
-
-
-def _first(group: _Group) -> _Poll | None:
-    return next((poll for poll in group.polls if not poll.answer.done()), None)
 
 
 def _give(poll: _Poll, claimed: Claimed) -> None:

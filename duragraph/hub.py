@@ -71,13 +71,15 @@ def parse_frames(packed: bytes) -> list[Frame]:
 class _Run:
     """A run that somebody here follows: its status, and the frames base+1 .. tail."""
 
-    __slots__ = ("base", "bytes", "ended", "readers", "ring", "run_id", "status", "tail")
+    __slots__ = ("base", "bytes", "ended", "known", "readers", "ring", "run_id", "status", "tail")
 
     def __init__(self, run_id: UUID) -> None:
         self.run_id = run_id
         self.readers: set[Reader] = set()
         self.ring: deque[Frame] = deque()
         self.base = self.tail = self.bytes = 0
+        self.known = False
+        """Whether the table was read since `base` was only what the first reader said it had seen."""
         self.status = ""
         self.ended = False
 
@@ -93,10 +95,18 @@ class _Run:
         self.ring.clear()
         self.base = self.tail = seq
         self.bytes = 0
+        self.known = False
 
-    def apply(self, row: EventRow) -> bool:
-        """Take what was read; true when there is more to read."""
-        for frame in parse_frames(row.frames):
+    def apply(self, row: EventRow, after: int, limit: int) -> bool:
+        """Take what was read after `after`, at most `limit` frames; true when there is more to read."""
+        frames = parse_frames(row.frames)
+        if limit and self.tail == after:
+            oldest = frames[0].seq - 1 if frames else row.last_seq
+            if oldest != self.tail:
+                # Retention has taken what was between, or the first reader's cursor was past the end.
+                self.start_at(oldest)
+            self.known = True
+        for frame in frames:
             if frame.seq == self.tail + 1:
                 self.ring.append(frame)
                 self.tail = frame.seq
@@ -154,7 +164,9 @@ class Reader:
             if frames := await self._take(self._run):
                 self.after = frames[-1].seq
                 return frames
-            if self._run.ended and (not self.wants_frames or self.after >= self._run.tail):
+            if self._run.ended and (
+                not self.wants_frames or self._run.status == GONE or self.after >= self._run.tail
+            ):
                 self.status = self._run.status
                 return None
             try:
@@ -165,7 +177,7 @@ class Reader:
         return None
 
     async def _take(self, run: _Run) -> list[Frame]:
-        if not self.wants_frames or run.status == GONE:
+        if not self.wants_frames or run.status == GONE or not run.known:
             return []
         if self.after < run.base:
             rows = await self._hub.read(self.run_id, self.after)
@@ -343,10 +355,9 @@ class Hub:
         if not runs:
             return
         asked = {run.run_id: run for run in runs}
+        cursors = {run.run_id: (run.tail, _READ_EVENTS if run.wants_frames else 0) for run in runs}
         try:
-            rows = await self._store.read_events(
-                [(run.run_id, run.tail, _READ_EVENTS if run.wants_frames else 0) for run in runs]
-            )
+            rows = await self._store.read_events([(run_id, *cursor) for run_id, cursor in cursors.items()])
         except DuragraphError as error:
             log.warning("events unreadable, trying again", extra={"problem": error.message})
             self._dirty.update(dict.fromkeys(asked))
@@ -354,7 +365,7 @@ class Hub:
             return
         for row in rows:
             run = asked.pop(row.run_id)
-            if run.apply(row):
+            if run.apply(row, *cursors[row.run_id]):
                 self._dirty[row.run_id] = None
             run.wake()
         for run in asked.values():

@@ -43,6 +43,7 @@ class Checkpoint(Shape):
 class Command(Shape):
     """What a run may begin with instead of input. `resume` may be anything."""
 
+    resume: Any = None
     update: Object | list[Any] | None = None
     goto: str | Object | list[str | Object] | None = None
 

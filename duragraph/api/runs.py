@@ -35,7 +35,7 @@ from duragraph.api.stream import (
     wait_for_run,
 )
 from duragraph.deps import Deps
-from duragraph.errors import Invalid, NotFound
+from duragraph.errors import Invalid, Malformed, NotFound
 from duragraph.models import STREAM_MODES, RunBatch, RunCreate, RunsCancel
 from duragraph.store import Ended
 
@@ -91,7 +91,8 @@ class Runs:
     async def on_post_batch(self, req: Request, resp: Response) -> None:
         """Create several stateless runs: all or none."""
         raw = await read_body(req)
-        parse_json(raw, RunBatch)
+        for one in parse_json(raw, RunBatch).root:
+            _check(one, stateless=True)
         requests = [self._request(req, None, one, key=False) for one in split_array(raw)]
         runs = await self._deps.store.create_runs(self._deps.tenant, requests)
         self._deps.hub.ready()
@@ -137,6 +138,7 @@ class Runs:
         """What was asked, and the new run; its Run object too, unless `brief`."""
         thread = None if thread_id is None else path_uuid(thread_id, "thread_id")
         asked, raw = await read_json(req, RunCreate)
+        _check(asked, stateless=thread is None)
         superseded: list[Ended] = []
         if thread is not None and asked.multitask_strategy in ("interrupt", "rollback"):
             superseded = await self._deps.store.thread_line(self._deps.tenant, thread)
@@ -222,6 +224,24 @@ class OneRun:
             return parse_cursor(last.strip(), run)
         _, seq = await self._deps.hub.position(run.run_id)
         return Cursor(seq, fresh=seq == 0)
+
+
+def _check(asked: RunCreate, *, stateless: bool) -> None:
+    """What fits the shape and cannot be meant."""
+    if asked.context and asked.config is not None and asked.config.configurable:
+        raise Malformed(
+            "Cannot specify both configurable and context.",
+            code="context_and_configurable",
+            field="context",
+            hint="Give one of them: each shows in the other.",
+        )
+    if stateless and asked.command is not None and asked.command.resume is not None:
+        raise Malformed(
+            "A run without a thread has nothing to resume.",
+            code="resume_without_thread",
+            field="command.resume",
+            hint="Send it to the thread that waits.",
+        )
 
 
 def split_array(raw: bytes) -> list[bytes]:

@@ -37,9 +37,7 @@ begin
       concat('{"input":', coalesce(a.input, 'null'), ',"config":', a.a_config || a.q_config
           || case when a.a_context = '{}' and a.q_context = '{}' and a.request_id is null and not a.a_config ? 'configurable' then '{}'
             else jsonb_build_object('configurable', coalesce(a.a_config -> 'configurable', '{}') || a.a_context || a.q_context
-              || case when a.request_id is null then '{}'::jsonb else jsonb_build_object('langgraph_request_id', a.request_id) end) end
-          || case when a.metadata is null and not a.q_config ? 'metadata' then '{}'
-            else jsonb_build_object('metadata', coalesce(a.q_config -> 'metadata', '{}') || coalesce(a.metadata, '{}')) end,
+              || case when a.request_id is null then '{}'::jsonb else jsonb_build_object('langgraph_request_id', a.request_id) end) end,
         ',"context":', a.a_context || a.q_context, ',"command":', coalesce(a.command, 'null'),
         ',"stream_mode":', case json_typeof(a.stream_mode) when 'array' then a.stream_mode when 'string' then json_build_array(a.stream_mode)
           else '["values"]' end,

@@ -6,7 +6,7 @@ begin
     'created_at', duragraph.iso(p_run.created_at),
     'updated_at', duragraph.iso(coalesce(p_run.ended_at, p_run.started_at, p_run.created_at)),
     'status', p_status, 'metadata', p_run.metadata,
-    'kwargs', duragraph.run_kwargs(p_run.kwargs, p_run.run_id, p_run.thread_id, p_run.assistant_id, p_run.metadata ->> 'graph_id', p_run.start_checkpoint_id),
+    'kwargs', duragraph.run_kwargs(p_run),
     'multitask_strategy', p_run.multitask_strategy,
     'attempt', p_run.attempt, 'error', p_run.error, 'cancel_reason', case when p_status = 'interrupted' then p_run.reason end);
 end $$;

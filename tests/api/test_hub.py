@@ -6,11 +6,12 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from uuid import UUID
 
 import psycopg
 import pytest
 
-from duragraph.hub import Frame, parse_frames
+from duragraph.hub import GONE, Frame, parse_frames
 from tests.api.conftest import Live, Serving
 from tests.api.scripted import Api, Work
 from tests.postgres import Server
@@ -155,6 +156,51 @@ async def test_a_run_cancelled_from_psql_ends_its_stream(api: Api) -> None:
         assert (await anext(stream)).event == "metadata"
         api.rows("select duragraph.cancel_run(%s)", run["run_id"])
         assert [frame.event async for frame in stream] == ["end"]
+
+
+async def test_a_cursor_past_the_end_takes_nothing_from_other_readers(api: Api) -> None:
+    worker = await api.worker()
+    run = await api.run(await api.thread())
+    work = await worker.claim()
+    path = f"/runs/{run['run_id']}/stream"
+    async with (
+        api.stream("GET", path, headers={"Last-Event-ID": "2147483647"}) as beyond,
+        api.stream("GET", path, headers={"Last-Event-ID": "-1"}) as whole,
+    ):
+        assert (await anext(whole)).event == "metadata"
+        await work.step({"n": 1}, "a")
+        assert (await anext(whole)).data == {"n": 1}
+        await work.step({"n": 2}, end={"status": "success"})
+        assert [(frame.event, frame.data) async for frame in whole] == [("values", {"n": 2}), ("end", None)]
+        assert [frame.event async for frame in beyond] == ["end"]
+
+
+async def test_a_stream_ends_whose_events_retention_has_taken(api: Api) -> None:
+    async def work(work: Work) -> None:
+        await work.step({"n": 1}, end={"status": "success"})
+
+    async with api.working(work):
+        run = await api.run(await api.thread())
+        await api.call("GET", f"/runs/{run['run_id']}/join")
+    with psycopg.connect(api.dsn, autocommit=True) as connection:
+        connection.execute("delete from duragraph.events where run_id = %s", (run["run_id"],))
+    async with asyncio.timeout(10):
+        frames = await api.frames("GET", f"/runs/{run['run_id']}/stream", headers={"Last-Event-ID": "-1"})
+    assert [frame.event for frame in frames] == ["metadata", "end"]
+
+
+async def test_a_reader_that_lags_behind_is_let_go_when_its_run_is_deleted(api: Api, live: Live) -> None:
+    worker = await api.worker()
+    run = await api.run(await api.thread())
+    work = await worker.claim()
+    async with live.deps.hub.reader(UUID(run["run_id"])) as ahead, live.deps.hub.reader(UUID(run["run_id"])) as behind:
+        await work.step({"n": 1}, "a")
+        assert await ahead.next(5)
+        await api.call("DELETE", f"/runs/{run['run_id']}", status=204)
+        async with asyncio.timeout(10):
+            assert await ahead.next(5) is None
+            assert await behind.next(5) is None
+        assert behind.status == GONE
 
 
 async def test_readers_that_are_gone_are_forgotten(serving: Serving, fresh_db: str) -> None:

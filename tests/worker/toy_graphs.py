@@ -16,6 +16,7 @@ from duragraph_worker import (
     Send,
     edge,
     entrypoint,
+    get_context,
     graph_node,
     interrupt,
     llm_node,
@@ -149,17 +150,24 @@ class Failing:
 
 
 class Parrot:
-    """A model that says the user's text back, token by token."""
+    """A model that says the user's text back, token by token, and then that it is done."""
 
     name = "parrot"
 
     async def chat(self, request: LLMRequest) -> LLMResponse:
-        text = f"you said {request.messages[-1]['content']} and that is all"
-        return LLMResponse(text, request.model, Usage(3, 7), [], "stop")
+        answer = self._answer(request)
+        get_context().emit({"stage": "end", "n": 3})
+        return answer
 
     async def stream(self, request: LLMRequest) -> AsyncIterator[LLMChunk]:
-        async for chunk in ScriptedProvider(await self.chat(request)).stream(request):
+        async for chunk in ScriptedProvider(self._answer(request)).stream(request):
+            if chunk.response is not None:
+                get_context().emit({"stage": "end", "n": 3})
             yield chunk
+
+    def _answer(self, request: LLMRequest) -> LLMResponse:
+        text = f"you said {request.messages[-1]['content']} and that is all"
+        return LLMResponse(text, request.model, Usage(3, 7), [], "stop")
 
 
 @Graph(id="tokens", state=MessagesState)

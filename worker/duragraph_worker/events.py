@@ -22,7 +22,7 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 
-from duragraph_worker.journal import CheckpointItem, Claim, EventItem
+from duragraph_worker.journal import CheckpointItem, Claim, EventItem, run_config
 from duragraph_worker.plan import PUSH, Result, Task
 from duragraph_worker.state import MISSING, Schema, messages
 
@@ -56,6 +56,7 @@ class Streams:
     def __init__(self, claim: Claim, schema: Schema, ns: tuple[str, ...] = (), parent: Streams | None = None) -> None:
         kwargs = claim.get("kwargs") or {}
         self.claim = claim
+        self.config: dict[str, Any] = parent.config if parent else run_config(claim)
         self.schema = schema
         self.ns = ns
         asked = kwargs.get("stream_mode") or ["values"]
@@ -223,19 +224,14 @@ class Streams:
             "name": name,
             "run_id": task.id if task else run_id,
             "parent_ids": [run_id] if task else [],
-            "tags": list((self._config().get("tags")) or []),
+            "tags": list(self.config.get("tags") or []),
             "metadata": self._metadata(task, step) if task else self._ids(),
             "data": data,
         }
         return self._event("events", frame)
 
-    def _config(self) -> dict[str, Any]:
-        return (self.claim.get("kwargs") or {}).get("config") or {}
-
     def _ids(self) -> dict[str, Any]:
-        claim: Mapping[str, Any] = self.claim
-        ids = {k: claim[k] for k in ("run_id", "thread_id", "graph_id", "assistant_id") if claim.get(k)}
-        return {**(self._config().get("metadata") or {}), **ids}
+        return dict(self.config["metadata"])
 
     def _metadata(self, task: Task, step: int) -> dict[str, Any]:
         return {

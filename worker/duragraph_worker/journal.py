@@ -5,7 +5,7 @@ The shapes are those of the worker protocol, field for field, so a worker sends 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any, Protocol, TypedDict, cast
 
 Json = Any  # None | bool | int | float | str | list[Json] | dict[str, Json], checked by state.to_json
@@ -148,9 +148,20 @@ class Claim(TypedDict, total=False):
     graph_id: str
     last_seq: int
     kwargs: dict[str, Json]
+    metadata: dict[str, Json]
     resumed: bool
     checkpoint: ClaimCheckpoint | None
     journal: list[JournalItem]
+
+
+def run_config(claim: Claim) -> dict[str, Any]:
+    """The run's config as its nodes see it: the ids in `configurable` and `metadata`, and there the run's metadata."""
+    config: dict[str, Any] = (claim.get("kwargs") or {}).get("config") or {}
+    known: Mapping[str, Any] = claim
+    ids = {key: known[key] for key in ("thread_id", "run_id", "graph_id", "assistant_id") if known.get(key)}
+    configurable = {**(config.get("configurable") or {}), **ids}
+    metadata = {**(config.get("metadata") or {}), **(claim.get("metadata") or {}), **ids}
+    return {**config, "configurable": configurable, "metadata": metadata}
 
 
 class Journal(Protocol):

@@ -182,9 +182,6 @@ class LocalRunner:
         if resume is not None:
             command = {**(command or {}), "resume": resume}
         given = dict(config or {})
-        ids = {"thread_id": thread.thread_id, "run_id": run_id, "graph_id": self.graph.topology().graph_id}
-        given["configurable"] = {**(given.get("configurable") or {}), **ids}
-        given["metadata"] = {**(given.get("metadata") or {}), **ids}
         given.setdefault("recursion_limit", 25)
         call = {
             **kwargs,

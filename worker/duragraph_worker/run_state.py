@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
-from duragraph_worker.journal import Claim, EventItem, Journal, Write, join_writes
+from duragraph_worker.journal import Claim, EventItem, Journal, Write, join_writes, run_config
 
 RECURSION_LIMIT = 25
 """Supersteps that a run may take unless `config.recursion_limit` says otherwise."""
@@ -20,6 +20,7 @@ class RunState:
         self.claim = claim
         self.journal = journal
         self.kwargs: dict[str, Any] = claim.get("kwargs") or {}
+        self.config = run_config(claim)
         self.durable = self.kwargs.get("durability") != "exit" and self.kwargs.get("checkpoint_during") is not False
         self.at: str | None = None  # the checkpoint the run stands on
         self.nodes_executed: list[str] = []

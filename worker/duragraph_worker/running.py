@@ -111,7 +111,7 @@ class TaskRun:
     @property
     def config(self) -> dict[str, Any]:
         """The run's config."""
-        return (self.claim.get("kwargs") or {}).get("config") or {}
+        return self.walk.shared.config
 
     def user_context(self) -> Any:
         """The run's context as the graph's context schema."""

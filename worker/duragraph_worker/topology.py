@@ -86,13 +86,22 @@ class Topology:
         return public
 
     def schemas(self) -> dict[str, Any]:
-        """JSON Schemas: `{input_schema, output_schema, state_schema, config_schema?, context_schema?}`."""
+        """JSON Schemas: `{input_schema, output_schema, state_schema, config_schema?, context_schema?, subgraphs?}`.
+
+        Subgraphs are by namespace: `child`, and `child|inner` for one inside it.
+        """
         state = self.schema.json_schema()
         schemas = {"input_schema": state, "output_schema": state, "state_schema": state}
         if self.context_schema is not None:
             context = json_schema(self.context_schema)
             schemas |= {"config_schema": context, "context_schema": context}
-        return schemas
+        subgraphs: dict[str, Any] = {}
+        for name, node in self.nodes.items():
+            if node.kind == "subgraph":
+                inner = node.config["graph"].schemas()
+                deeper = inner.pop("subgraphs", {})
+                subgraphs |= {name: inner, **{f"{name}|{ns}": schema for ns, schema in deeper.items()}}
+        return {**schemas, "subgraphs": subgraphs} if subgraphs else schemas
 
     def mermaid(self) -> str:
         """The graph as a Mermaid flowchart."""
