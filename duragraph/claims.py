@@ -19,7 +19,7 @@ log = logging.getLogger("duragraph.claims")
 LOOK_EVERY = 5.0
 LOOK_EVERY_WITHOUT_LISTEN = 1.0
 _GROUPS_A_LOOK = 4
-_TRUST_MARKS = 1.0
+_GROUPS_KEPT = 1000
 _FORGET_LOST_AFTER = 600.0
 _RELEASE_AT_ONCE = 100
 
@@ -55,11 +55,13 @@ class _Group:
 
     polls: list[_Poll] = field(default_factory=list)
     marks: bytes = b"{}"
-    marked_at: float = 0.0
     due_at: float | None = None
     looked_at: float = 0.0
     busy: bool = False
     again: bool = False
+    kicks: int = 0
+    empty: bool = False
+    """The last look found nothing, and nobody said since that there is something."""
 
     @property
     def first(self) -> _Poll | None:
@@ -88,7 +90,11 @@ class Claims:
 
     def kick(self) -> None:
         """Something may be claimable."""
-        self._kicked.update(graphs for graphs, group in self._groups.items() if group.polls)
+        for graphs, group in self._groups.items():
+            group.kicks += 1
+            group.empty = False
+            if group.polls:
+                self._kicked.add(graphs)
         self._event.set()
 
     def lost(self, worker_key: int, token: int) -> None:
@@ -132,7 +138,8 @@ class Claims:
         poll = _Poll(worker, limit, held, asyncio.get_running_loop().create_future())
         group = self._groups.setdefault(worker.graphs, _Group())
         group.polls.append(poll)
-        self._kicked.add(worker.graphs)
+        if not group.empty or group.looked_at < time.monotonic() - self.look_every():
+            self._kicked.add(worker.graphs)
         self._event.set()
         try:
             either: set[asyncio.Future[Any]] = {poll.answer, gone} if gone else {poll.answer}
@@ -143,10 +150,9 @@ class Claims:
         return await self._answer(poll, gone)
 
     def _forget(self, poll: _Poll) -> None:
-        group = self._groups[poll.worker.graphs]
-        group.polls.remove(poll)
-        if not group.polls:
-            del self._groups[poll.worker.graphs]
+        self._groups[poll.worker.graphs].polls.remove(poll)
+        if len(self._groups) > _GROUPS_KEPT:
+            self._groups = {graphs: group for graphs, group in self._groups.items() if group.polls or group.busy}
 
     async def _answer(self, poll: _Poll, gone: asyncio.Future[None] | None) -> tuple[bytes, int]:
         if not poll.answer.done():
@@ -223,10 +229,7 @@ class Claims:
         # Runs are shared out over the workers that wait, for the next poll of each comes soon.
         waiting = sum(1 for one in group.polls if one.limit > 0 and not one.answer.done())
         limit = -(-poll.limit // waiting)
-        group.looked_at = time.monotonic()
-        if group.looked_at > group.marked_at + _TRUST_MARKS:
-            # What came in below a mark, late to be committed or handed back, is seen by a look from the start.
-            group.marks, group.marked_at = b"{}", group.looked_at
+        group.looked_at, kicks = time.monotonic(), group.kicks
         poll.unclaimed.clear()
         try:
             claimed = await self._store.claim_runs(poll.worker.worker_key, limit, group.marks)
@@ -236,6 +239,7 @@ class Claims:
         finally:
             poll.unclaimed.set()
         group.marks = claimed.marks
+        group.empty = not claimed.count and group.kicks == kicks
         group.due_at = None if claimed.next_due is None else time.monotonic() + max(0.005, claimed.next_due)
         if group.due_at is not None:
             # The dispatcher may sleep past it: let it reckon anew.

@@ -296,8 +296,7 @@ class Store:
     async def claim_runs(self, worker_key: int, limit: int, marks: bytes) -> Claimed:
         """Up to `limit` runs for a worker, each with a new token."""
         rows = await self._rows(
-            "select c ->> 'runs', json_array_length(c -> 'runs'), c ->> 'marks', (c ->> 'next_due')::float8"
-            " from duragraph.claim_runs(%s, %s, %s) c",
+            "select runs, given, marks::text, next_due from duragraph.lease_runs(%s, %s, %s)",
             (worker_key, limit, Json(marks)),
         )
         return Claimed(*rows[0])
@@ -409,9 +408,9 @@ class Store:
             (tenant, assistant_id, version),
         )
 
-    async def assistant_graph(self, tenant: int, assistant: str) -> bytes:
-        """{nodes, edges}; the assistant may be a graph name."""
-        return await self._read("select duragraph.assistant_graph(%s, %s)::text", (tenant, assistant))
+    async def assistant_graph(self, tenant: int, assistant: str, depth: int) -> bytes:
+        """{nodes, edges}, subgraphs opened to that depth; the assistant may be a graph name."""
+        return await self._read("select duragraph.assistant_graph(%s, %s, %s)::text", (tenant, assistant, depth))
 
     async def assistant_schemas(self, tenant: int, assistant_id: UUID) -> bytes:
         """The JSON schemas of its graph."""

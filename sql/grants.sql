@@ -60,15 +60,16 @@ begin
   end if;
   if to_regrole('duragraph_worker') is not null then
     grant usage on schema duragraph to duragraph_worker;
-    -- These run as their owner (security definer, with a pinned search_path): a worker needs no table.
+    -- These run as their owner: a worker needs no table. Restating a function takes it back, and here it is said again.
     for v_function in
       select p.oid::regprocedure from pg_proc p
       where p.pronamespace = 'duragraph'::regnamespace
         and p.proname in (
-          'register_worker', 'drain_worker', 'deregister_worker', 'heartbeat', 'claim_runs', 'append_events', 'commit_steps',
+          'register_worker', 'drain_worker', 'deregister_worker', 'heartbeat', 'claim_runs', 'lease_runs', 'append_events', 'commit_steps',
           'complete_runs'
         )
     loop
+      execute format('alter function %s security definer set search_path = pg_catalog, pg_temp', v_function);
       execute format('grant execute on function %s to duragraph_worker', v_function);
     end loop;
   end if;

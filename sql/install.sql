@@ -28,7 +28,7 @@ select not exists (select from duragraph.migrations where version = 1) as pendin
 \if :pending
 \ir migrations/0001_core.sql
 insert into duragraph.migrations (version, name, checksum)
-values (1, 'core', '0f1789a09e16f1c8e5ab299a3e1d20c636a1b1c24660d93b08b67f577fb0ca0b');
+values (1, 'core', '850bdcc621d660c2a0c314bf0578e80589d8a879e6291ee5e2d7515b1281443a');
 \endif
 
 \ir functions/append_events.sql
@@ -67,6 +67,7 @@ values (1, 'core', '0f1789a09e16f1c8e5ab299a3e1d20c636a1b1c24660d93b08b67f577fb0
 \ir functions/delete_thread.sql
 \ir functions/deregister_worker.sql
 \ir functions/drain_worker.sql
+\ir functions/drawn_graph.sql
 \ir functions/empty_state.sql
 \ir functions/end_runs.sql
 \ir functions/end_stateless_run.sql
@@ -93,6 +94,7 @@ values (1, 'core', '0f1789a09e16f1c8e5ab299a3e1d20c636a1b1c24660d93b08b67f577fb0
 \ir functions/iso.sql
 \ir functions/json_path.sql
 \ir functions/keep_assistant_version.sql
+\ir functions/lease_runs.sql
 \ir functions/list_assistant_versions.sql
 \ir functions/list_runs.sql
 \ir functions/list_workers.sql

@@ -24,6 +24,7 @@ from duragraph.store import Page
 Route = tuple[str, object, str | None]
 
 _MAX_LIMIT = 1000
+_MAX_DEPTH = 100
 
 
 def routes(deps: Deps) -> list[Route]:
@@ -89,10 +90,10 @@ class Assistants:
         resp.status = HTTP_204
 
     async def on_get_graph(self, req: Request, resp: Response, assistant_id: str) -> None:
-        """Get the drawing of an assistant's graph. The assistant may be named by its graph."""
-        _check_xray(req)
+        """Get the drawing of an assistant's graph, `xray` with its subgraphs. The assistant may be named by its graph."""
+        depth = _depth(req)
         check_text(orjson.dumps(assistant_id))
-        answer_json(resp, await self._store.assistant_graph(self._tenant, assistant_id))
+        answer_json(resp, await self._store.assistant_graph(self._tenant, assistant_id, depth))
 
     async def on_get_schemas(self, req: Request, resp: Response, assistant_id: str) -> None:
         """Get the JSON Schemas of an assistant's graph."""
@@ -145,9 +146,9 @@ def _id(assistant_id: str) -> UUID:
     return path_uuid(assistant_id, "assistant_id")
 
 
-def _check_xray(req: Request) -> None:
+def _depth(req: Request) -> int:
+    """How deep `xray` looks into subgraphs: a number, or true for all."""
     xray = req.get_param("xray")
     if xray is not None and xray.isascii() and xray.isdigit():
-        query_int(req, "xray", 1, 1)
-    else:
-        query_bool(req, "xray")
+        return query_int(req, "xray", 1, 1, _MAX_DEPTH)
+    return _MAX_DEPTH if query_bool(req, "xray") else 0

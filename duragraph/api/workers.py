@@ -121,6 +121,7 @@ class Workers:
             "dict[str, Any]", orjson.loads(await self._deps.store.register_worker(self._deps.tenant, raw))
         )
         self.known.forget(worker_id)
+        self._deps.claims.kick()  # what nobody could take may be for this one
         log.info("worker registered", extra={"worker_id": worker_id, "graph_ids": registered["graph_ids"]})
         return registered
 

@@ -61,6 +61,10 @@ begin
     from (select e.run_id, e.worker_key, e.token from unnest(v_ends) e union all select q, null, null from unnest(v_queued) q) x;
   if p_action = 'rollback' and v_out is not null then
     perform duragraph.erase_runs(p_tenant, p_thread, array(select (o ->> 'run_id')::uuid from json_array_elements(v_out) o));
+    if p_runs is not null and cardinality(v_ends) > 0 then
+      update duragraph.threads t set error = json_build_object('error', 'UserRollback', 'message', p_reason)
+        where t.shard = v_shard and t.tenant_id = p_tenant and t.thread_id = p_thread;
+    end if;
   end if;
   return coalesce(v_out, '[]');
 end $$;

@@ -5,7 +5,8 @@ stable
 as $$
   select t.*
   from duragraph.threads t
-  where t.tenant_id = p_tenant
+  -- As in the index threads_by_update.
+  where t.tenant_id::bigint = p_tenant
     -- Cheap tests before those that look at each thread: busy ones are few, and ids are given.
     and (
       p_request ->> 'status' is distinct from 'busy'

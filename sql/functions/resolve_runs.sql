@@ -4,7 +4,7 @@ declare
   v_new duragraph.new_run[];
 begin
   with q as materialized (
-    select r.n, r.thread_id is null as temporary, coalesce(r.thread_id, duragraph.make_id()) as thread_id, r.request_id, r.brief, b.*,
+    select r.n, r.thread_id is null and b.on_completion is distinct from 'keep' as temporary, coalesce(r.thread_id, duragraph.make_id()) as thread_id, r.request_id, r.brief, b.*,
       case when b.assistant_id ~ '^[0-9a-fA-F]{8}-?([0-9a-fA-F]{4}-?){3}[0-9a-fA-F]{12}$' then b.assistant_id::uuid end as by_id
     from rows from (json_to_recordset(p_requests) as (thread_id uuid, request_id text, brief boolean, body json))
         with ordinality as r(thread_id, request_id, brief, body, n),
@@ -43,7 +43,8 @@ begin
           else '["values"]' end,
         case when a.stream_subgraphs then ',"subgraphs":true' end, case when a.stream_resumable then ',"resumable":true' end,
         case when a.temporary then ',"temporary":true' end, ',"interrupt_before":' || a.interrupt_before, ',"interrupt_after":' || a.interrupt_after,
-        ',"webhook":' || to_json(a.webhook), ',"feedback_keys":' || a.feedback_keys, ',"on_completion":' || to_json(a.on_completion),
+        ',"webhook":' || to_json(a.webhook), ',"feedback_keys":' || a.feedback_keys,
+        ',"checkpoint_id":' || to_json(coalesce(a.checkpoint_id, a.checkpoint ->> 'checkpoint_id')), ',"on_completion":' || to_json(a.on_completion),
         ',"durability":' || coalesce(to_json(a.durability), case when a.checkpoint_during is false then '"exit"' end::json), '}')::json,
       case when a.after_seconds > 0 then duragraph.current_time() + make_interval(secs => a.after_seconds) end, coalesce(a.brief, false)
     )::duragraph.new_run order by a.n)

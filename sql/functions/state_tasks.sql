@@ -24,7 +24,7 @@ as $$
             p_checkpoint.shard, p_checkpoint.tenant_id, p_checkpoint.thread_id, child.checkpoint_ns, null, null, true
           )
       end,
-      'result', done.result
+      'result', coalesce(done.result -> '__command__' -> 'update', done.result)
     )
     order by t.n
   ), '[]')

@@ -90,7 +90,8 @@ create table duragraph.threads (
 comment on table duragraph.threads is 'A conversation: a line of runs over one state. It is busy while it has a row in slots; the status here is the one it rests in.';
 comment on column duragraph.threads.checkpoint_id is 'Head: the checkpoint the next run starts from. While a run works, its lease has the newer one.';
 comment on column duragraph.threads.values_checkpoint_id is 'The checkpoint whose values the thread shows: moved when a run ends.';
-create index threads_by_update on duragraph.threads (tenant_id, updated_at desc);
+-- On an expression: otherwise a plan made while the table was small looks a single thread up here, by its tenant, for ever.
+create index threads_by_update on duragraph.threads ((tenant_id::bigint), updated_at desc);
 create index threads_expiring on duragraph.threads (expires_at) where expires_at is not null;
 
 create table duragraph.runs (

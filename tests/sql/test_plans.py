@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from tests.sql.acts import weaken
-from tests.sql.scene import Scene, step
+from tests.sql.scene import Scene, question, step
 
 FULL = 50_000
 ROWS = 200
@@ -40,7 +40,7 @@ w as (
     select n, 1, run_id, 1, run_id, 0 from made),
 s as (
   insert into duragraph.scheduled (shard, run_id, tenant_id, thread_id, graph_key, ord, holds_slot, due_at)
-    select n, run_id, 1, run_id, 0, 1, true, 'infinity' from made),
+    select n, run_id, 1, run_id, 0, 1, true, now() + interval '1 year' from made),
 l as (
   insert into duragraph.leases (shard, run_id, token, worker_key, tenant_id, graph_key, thread_id, temporary, attempt, expires_at)
     select n, run_id, 0, 0, 1, 0, run_id, true, 1, 'infinity' from made),
@@ -62,58 +62,150 @@ class Engine:
 
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.scene = Scene(connection)
+        self.cursor = psycopg.ClientCursor(connection)
         self.key = self.scene.worker()
-        self.numbers = 0
+        self.number = 0
+        self.threads: list[str] = []
+        self.claims: list[dict[str, Any]] = []
 
-    def pages(self, call: Callable[[], object]) -> int:
-        """Shared pages that a call hits or reads."""
-        count = (
-            "select pg_stat_force_next_flush(), pg_stat_clear_snapshot(), "
-            "(select blks_hit + blks_read from pg_stat_database where datname = current_database())"
-        )
-        connection = self.scene.connection
-        before = connection.execute(count).fetchone()
-        before = connection.execute(count).fetchone()
-        call()
-        connection.execute(count)
-        after = connection.execute(count).fetchone()
-        assert before is not None
-        assert after is not None
-        pages: int = after[2] - before[2]
-        return pages
+    def pages(self, function: str, *arguments: object) -> int:
+        """Shared pages that a call touches."""
+        sent = [json.dumps(a) if isinstance(a, list | dict) else a for a in arguments]
+        places = ", ".join(["%s"] * len(sent))
+        query = f"explain (analyze, buffers, format json) select duragraph.{function}({places})"
+        [(plan,)] = self.cursor.execute(query, sent).fetchall()
+        top = plan[0]["Plan"]
+        found: int = top["Shared Hit Blocks"] + top["Shared Read Blocks"]
+        return found
 
-    def create(self, rows: int, *threads: str) -> None:
-        ids = list(threads) or [None] * rows
-        requests = [{"thread_id": t, "brief": True, "body": {"assistant_id": "counter", "input": {"n": 1}}} for t in ids]
-        assert len(self.scene.call("create_runs", requests)) == rows
+    # Each call gives the pages that it touched.
 
-    def claim(self, rows: int) -> list[dict[str, Any]]:
-        claims = self.scene.claim(self.key, rows)
-        assert len(claims) == rows
-        return claims
+    def create(self, rows: int) -> int:
+        body = {"assistant_id": "counter", "input": {"n": 1}, "priority": 5}
+        return self.pages("create_runs", 1, [{"brief": True, "body": body}] * rows)
 
-    def writes(self, claims: list[dict[str, Any]], **more: Any) -> list[dict[str, Any]]:
-        self.numbers += 1
-        return [
-            {"run_id": c["run_id"], "token": c["token"], "write_no": self.numbers, "events": [{"event": "custom"}], **more}
-            for c in claims
+    def create_on_threads(self, rows: int) -> int:
+        ids = [
+            str(i) for (i,) in self.cursor.execute("select duragraph.make_id() from generate_series(1, %s)", (rows,))
         ]
+        self.threads += ids
+        return self.enqueue(ids, if_not_exists="create")
 
-    def append(self, claims: list[dict[str, Any]]) -> None:
-        assert self.scene.bare("append_events", self.writes(claims))["refused"] == []
+    def create_behind_others(self, rows: int) -> int:
+        return self.enqueue(self.threads[-rows:])
 
-    def commit(self, claims: list[dict[str, Any]]) -> None:
-        writes = self.writes(claims)
-        for write, claim in zip(writes, claims, strict=True):
-            made = str(self.scene.bare("make_id"))
-            write["checkpoint_id"] = made
-            row = {"checkpoint_id": made, "parent_checkpoint_id": claim.get("head"), "step": 1, "source": "loop"}
-            write["checkpoints"] = [{**row, "channels": {"log": {"append": [1]}, "count": {"set": 1}}}]
-            write["steps"] = [step(made, "node", 1)]
-            claim["head"] = made
-        self.scene.bare("write_nothing")
-        assert self.scene.bare("commit_steps", writes)["refused"] == []
+    def enqueue(self, threads: list[str], **more: str) -> int:
+        body = {"assistant_id": "counter", "input": {"n": 1}, "priority": 5, **more}
+        return self.pages("create_runs", 1, [{"thread_id": thread, "brief": True, "body": body} for thread in threads])
 
-    def complete(self, claims: list[dict[str, Any]]) -> None:
-        ends = [{"run_id": c["run_id"], "token": c["token"], "end": {"status": "success"}} for c in claims]
-        assert self.scene.bare("complete_runs", ends)["refused"] == []
+    def claim(self, rows: int, marks: dict[str, Any] | None = None) -> int:
+        found = self.pages("claim_runs", self.key, rows, marks or {})
+        held = "select run_id::text, token from duragraph.leases where worker_key = %s order by token"
+        held_now = [{"run_id": run, "token": token} for run, token in self.cursor.execute(held, (self.key,))]
+        new = held_now[len(self.claims) :]
+        assert len(new) == rows
+        self.claims = held_now
+        return found
+
+    def append(self, rows: int) -> int:
+        return self.pages("append_events", self.writes(rows))
+
+    def commit(self, rows: int) -> int:
+        writes = self.writes(rows)
+        made = [
+            str(i) for (i,) in self.cursor.execute("select duragraph.make_id() from generate_series(1, %s)", (rows,))
+        ]
+        for write, claim, checkpoint in zip(writes, self.claims, made, strict=False):
+            row = {"checkpoint_id": checkpoint, "parent_checkpoint_id": claim.get("head"), "step": 1, "source": "loop"}
+            write["checkpoint_id"] = checkpoint
+            write["checkpoints"] = [
+                {**row, "channels": {"log": {"append": [1]}, "count": {"set": 1}}, "next": ["node"]}
+            ]
+            write["steps"] = [step(checkpoint, "node", 1)]
+            write["interrupts"] = [question(checkpoint, "node", "sure?")]
+            claim["head"] = checkpoint
+        return self.pages("commit_steps", writes)
+
+    def complete(self, rows: int) -> int:
+        ends = [{**claim, "end": {"status": "success"}} for claim in self.claims[:rows]]
+        found = self.pages("complete_runs", ends)
+        left = self.scene.value("select count(*) from duragraph.leases where worker_key = %s", self.key)
+        assert left == len(self.claims) - rows
+        self.claims = self.claims[rows:]
+        return found
+
+    def retry(self, rows: int) -> int:
+        ends = [{**claim, "end": {"status": "retry", "retry_after": 0}} for claim in self.claims[:rows]]
+        found = self.pages("complete_runs", ends)
+        self.claims = self.claims[rows:]
+        return found
+
+    def writes(self, rows: int) -> list[dict[str, Any]]:
+        self.number += 1
+        events = [{"event": "custom", "data": {}}, {"event": "custom", "data": {}}]
+        known = ({"run_id": claim["run_id"], "token": claim["token"]} for claim in self.claims[:rows])
+        return [{**one, "write_no": self.number, "events": events} for one in known]
+
+    def heartbeat(self, rows: int) -> int:
+        return self.pages("heartbeat", [{"worker_key": self.key, "held": [c["token"] for c in self.claims]}])
+
+    def release(self, rows: int) -> int:
+        return self.pages("release_expired_leases", rows)
+
+    def promote(self, rows: int) -> int:
+        return self.pages("promote_due", rows)
+
+    def read(self, rows: int) -> int:
+        cursors = [{"run_id": claim["run_id"], "after": 0} for claim in self.claims[:rows]]
+        query = "explain (analyze, buffers, format json) select * from duragraph.read_events(%s)"
+        [(plan,)] = self.cursor.execute(query, (json.dumps(cursors),)).fetchall()
+        found: int = plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"]
+        return found
+
+    def all(self, rows: int) -> dict[str, float]:
+        """Pages a row of each call, over the life of `rows` runs on as many threads."""
+        calls: list[tuple[str, Callable[[int], int]]] = [
+            ("create", self.create),
+            ("claim stateless", self.claim),
+            ("complete stateless", self.complete),
+            ("create on threads", self.create_on_threads),
+            ("create behind others", self.create_behind_others),
+            ("claim", self.claim),
+            ("append", self.append),
+            ("first commit", self.commit),
+            ("commit", self.commit),
+            ("read", self.read),
+            ("heartbeat", self.heartbeat),
+            ("release", self.release),
+            ("retry", self.retry),
+            ("promote", self.promote),
+            ("claim again", self.claim),
+            ("complete", self.complete),
+            ("claim the next", self.claim),
+            ("complete the last", self.complete),
+        ]
+        return {name: call(rows) / rows for name, call in calls}
+
+
+@pytest.fixture
+def engine(fresh_db: str) -> Iterator[Engine]:
+    """Primed on empty tables, then filled by somebody else; nothing is analyzed again."""
+    with psycopg.connect(fresh_db, autocommit=True) as connection:
+        tables = connection.execute(
+            "select oid::regclass::text from pg_class where relnamespace = 'duragraph'::regnamespace and relkind = 'r'"
+        )
+        for (table,) in tables.fetchall():
+            connection.execute(f"alter table {table} set (autovacuum_enabled = off)")
+        connection.execute("vacuum analyze")
+        yield Engine(connection)
+
+
+def test_x(engine: Engine, fresh_db: str) -> None:
+    for _ in range(6):
+        engine.all(3)
+    with psycopg.connect(fresh_db, autocommit=True) as other:
+        other.execute(FILL)
+    a = engine.all(ROWS)
+    b = engine.all(20)
+    for k in a:
+        print(k, a[k], b[k])

@@ -770,16 +770,16 @@ TWINS: list[tuple[Callable[..., None], dict[str, Any], str, str, str]] = [
     (
         test_two_claims_never_give_the_same_run_and_do_not_wait_for_each_other,
         {},
-        "claim_runs",
+        "lease_runs",
         "for update skip locked",
         "",
     ),
     (
         test_a_run_whose_creator_commits_late_is_found_while_the_queue_never_empties,
         {},
-        "claim_runs",
-        "extract(epoch from v_now) - 10 then",
-        "0 then",
+        "lease_runs",
+        "if coalesce((p_marks ->> '0')",
+        "if false and coalesce((p_marks ->> '0')",
     ),
     (
         test_two_creations_on_a_free_thread_make_one_active_run,

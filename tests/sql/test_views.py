@@ -256,6 +256,18 @@ def test_a_role_may_do_no_more_than_its_own(scene: Scene, role: str, statement: 
         act_as(scene, role, statement)
 
 
+def test_a_worker_role_works_through_functions_alone(scene: Scene) -> None:
+    key = scene.worker()
+    scene.run(None)
+    with scene.connection.transaction(force_rollback=True):
+        scene.connection.execute("set local role duragraph_worker")
+        claim = scene.bare("claim_runs", key, 1)["runs"][0]
+        done = {"run_id": claim["run_id"], "token": claim["token"], "write_no": 1, "end": {"status": "success"}}
+        assert scene.bare("commit_steps", [done])["refused"] == []
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            scene.connection.execute("select * from duragraph.leases")
+
+
 def test_nobody_else_may_do_anything(scene: Scene) -> None:
     scene.connection.execute("create role duragraph_stranger")
     with pytest.raises(psycopg.errors.InsufficientPrivilege):

@@ -74,7 +74,7 @@ def go_on(executor: Executor, head: Head | None, command: Mapping[str, Any]) -> 
     if "resume" in command and command["resume"] is not None and head is not None:
         if forked and not any(task.open for task in head.tasks):
             return _fork(executor, head, command["resume"])
-        answered = answer(head, command["resume"])
+        answered = answer(head, command["resume"]) or _answer_ahead(executor, head, command["resume"])
     if redirected:
         start = _redirect(executor, head, command)
     elif forked and not answered and head is not None:
@@ -98,6 +98,34 @@ def answer(head: Head, resume: Any) -> Write:
         question["answer"] = to_json(resume[question["id"]] if by_id else resume, "the answer")
         answers.append(_answer_item(head.checkpoint_id, task.id, question))
     return Write(answers=answers) if answers else Write()
+
+
+def _answer_ahead(executor: Executor, head: Head, resume: Any) -> Write:
+    """No question is open, as after an update from outside: the answer is for the first one that comes up here."""
+    nodes = executor.topology.nodes
+    waiting = (t for t in head.tasks if t.name in nodes and nodes[t.name].kind != "subgraph" and not t.asked)
+    task = next(waiting, None)
+    if task is None or any(other.open for other in head.tasks):
+        return Write()
+    ahead = InterruptState(
+        id=interrupt_id(task.id, "", 0), ordinal=0, value=None, answered=True, answer=to_json(resume, "the answer")
+    )
+    task.asked.append(ahead)
+    return Write(interrupts=[_interrupt_item(head.checkpoint_id, task, ahead)])
+
+
+def _interrupt_item(checkpoint_id: str, task: Task, question: InterruptState) -> InterruptItem:
+    return InterruptItem(
+        checkpoint_id=checkpoint_id,
+        task_id=task.id,
+        ordinal=question["ordinal"],
+        interrupt_id=question["id"],
+        node=task.name,
+        checkpoint_ns="",
+        value=question.get("value"),
+        answered=bool(question.get("answered")),
+        answer=question.get("answer"),
+    )
 
 
 def _answer_item(checkpoint_id: str, task_id: str, question: InterruptState) -> AnswerItem:
@@ -194,17 +222,5 @@ def _carry(executor: Executor, head: Head, old: Task, after: Head, new: Task, st
         for nth, question in enumerate(old.asked):
             carried: InterruptState = {**question, "id": interrupt_id(new.id, "", nth)}
             new.asked.append(carried)
-            interrupts.append(
-                InterruptItem(
-                    checkpoint_id=after.checkpoint_id,
-                    task_id=new.id,
-                    ordinal=carried["ordinal"],
-                    interrupt_id=carried["id"],
-                    node=new.name,
-                    checkpoint_ns="",
-                    value=carried.get("value"),
-                    answered=bool(carried.get("answered")),
-                    answer=carried.get("answer"),
-                )
-            )
+            interrupts.append(_interrupt_item(after.checkpoint_id, new, carried))
     start.write = join_writes([start.write, Write(steps=steps, interrupts=interrupts)])
