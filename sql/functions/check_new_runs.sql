@@ -1,5 +1,6 @@
 create or replace function duragraph.check_new_runs(p_tenant integer, p_requests json, p_new duragraph.new_run[]) returns void
-language plpgsql as $$
+language plpgsql
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
   v_bad record;
 begin

@@ -1,5 +1,6 @@
 create or replace function duragraph.enter_threads(p_tenant integer, p_new duragraph.new_run[]) returns uuid[]
-language plpgsql as $$
+language plpgsql
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
   v_active uuid[] := '{}';
   v_run record;

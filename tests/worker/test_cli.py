@@ -80,7 +80,7 @@ def test_run_serves_the_graphs_of_a_target_until_a_signal(plane: ControlPlaneDou
 
 
 def test_run_leaves_although_a_plain_function_hangs(plane: ControlPlaneDouble, agent: Path) -> None:
-    agent.write_text(AGENT.replace('return {"n": state["n"] + 1}', "import time; time.sleep(3600)"))
+    agent.write_text(AGENT.replace('return {"n": state["n"] + 1}', "import threading; threading.Event().wait(3600)"))
     run_id = plane.submit("one", {"n": 1})
     command = [*COMMAND, "run", str(agent), "--url", plane.url, "--shutdown-timeout", "0.2"]
     with subprocess.Popen(command, stderr=subprocess.PIPE, text=True) as process:

@@ -89,7 +89,7 @@ async def test_a_second_stop_hands_back_at_once(plane: ControlPlaneDouble) -> No
 
 
 SCRIPT = """
-import time
+import threading
 from duragraph_worker import Graph, Worker, entrypoint, node
 
 @Graph(id="stuck")
@@ -98,7 +98,7 @@ class Stuck:
     @node
     def hang(self, state):
         print("hanging", flush=True)
-        time.sleep(3600)
+        threading.Event().wait(3600)
 
 Worker("{url}", graphs=[Stuck], name="w", shutdown_timeout=0.3).run()
 print("drained", flush=True)
