@@ -136,6 +136,9 @@ def from_sqlstate(
     state = sqlstate or ""
     if own := _OWN_STATE.fullmatch(state):
         return _own(int(own[1]), message, hint, detail)
+    if state == "54000":
+        # A key of kilobytes, such as a channel's name; the message would name the index.
+        return Invalid("a name in the request is too long", code="invalid_value", hint="use a shorter one")
     if state.startswith("22") or state == "54001":
         # 54001 (stack depth) is what absurdly nested JSON comes to.
         return Invalid(message, code="invalid_value")

@@ -164,9 +164,7 @@ class Reader:
             if frames := await self._take(self._run):
                 self.after = frames[-1].seq
                 return frames
-            if self._run.ended and (
-                not self.wants_frames or self._run.status == GONE or self.after >= self._run.tail
-            ):
+            if self._run.ended and (not self.wants_frames or self._run.status == GONE or self.after >= self._run.tail):
                 self.status = self._run.status
                 return None
             try:

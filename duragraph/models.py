@@ -14,6 +14,8 @@ STREAM_MODES = ("values", "updates", "messages", "messages-tuple", "custom", "ev
 
 Object = dict[str, Any]
 Nodes = Literal["*"] | list[str]
+Token = Annotated[int, Field(ge=0, lt=2**63)]
+Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
 class Shape(BaseModel):
@@ -115,18 +117,18 @@ class WorkerClaim(Shape):
 
     max_runs: int = Field(default=1, ge=0, le=1000)
     wait_seconds: float = Field(default=0, ge=0)
-    held: list[int] = Field(default_factory=list, max_length=100_000)
+    held: list[Token] = Field(default_factory=list, max_length=100_000)
 
 
 class WorkerBeat(Shape):
     """A heartbeat, of our protocol when `held` is there, else of the published one."""
 
-    held: list[int] | None = Field(default=None, max_length=100_000)
+    held: list[Token] | None = Field(default=None, max_length=100_000)
     active_runs: int = Field(default=0, ge=0, le=2**31 - 1)
     details: Object | None = None
     status: str | None = None
-    total_runs: int | None = None
-    failed_runs: int | None = None
+    total_runs: Count | None = None
+    failed_runs: Count | None = None
 
 
 class LegacyCapabilities(Shape):

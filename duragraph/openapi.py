@@ -72,9 +72,12 @@ def _list(of: Schema) -> Json:
     return {"type": "array", "items": of}
 
 
+def _part(of: type[BaseModel]) -> Json:
+    return {"anyOf": [of, {"type": "object", "description": "Only the fields that `select` names."}]}
+
+
 def _selected(of: type[BaseModel]) -> Json:
-    part = {"type": "object", "description": "Only the fields that `select` names."}
-    return _list({"anyOf": [of, part]})
+    return _list(_part(of))
 
 
 _PAGE = {"limit": _LIMIT, "offset": _OFFSET}
@@ -151,8 +154,8 @@ def _threads() -> Iterator[tuple[str, Operation]]:
     )
     yield f"DELETE {one}", Operation(tag, None, status=204, errors=(404, 409, 422))
     yield f"POST {one}/copy", Operation(tag, shapes.Thread, errors=found)
-    at = {"subgraphs": _BOOLEAN, "checkpoint_ns": _TEXT}
-    state = shapes.ThreadState
+    at = {"subgraphs": _BOOLEAN, "checkpoint_ns": _TEXT, "select": _list(_TEXT)}
+    state = _part(shapes.ThreadState)
     yield f"GET {one}/state", Operation(tag, state, errors=found, query=at)
     yield (
         f"POST {one}/state",
@@ -160,7 +163,7 @@ def _threads() -> Iterator[tuple[str, Operation]]:
     )
     yield f"POST {one}/state/checkpoint", Operation(tag, state, shapes.StateAt, errors=found)
     yield f"GET {one}/state/{{checkpoint_id}}", Operation(tag, state, errors=found, query=at)
-    before = {"limit": {**_LIMIT, "default": 1}, "before": _UUID, "checkpoint_ns": _TEXT}
+    before = {"limit": {**_LIMIT, "default": 1}, "before": _UUID, "checkpoint_ns": _TEXT, "select": _list(_TEXT)}
     yield f"GET {one}/history", Operation(tag, _list(state), errors=found, query=before)
     yield f"POST {one}/history", Operation(tag, _list(state), shapes.StateSearch, errors=found)
 

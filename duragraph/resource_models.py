@@ -193,6 +193,7 @@ class StateAt(Shape):
 
     checkpoint: Checkpoint | Configured
     subgraphs: bool | None = None
+    select: list[str] | None = Field(default=None, description="Fields of the state, and channels as `values.<key>`.")
 
 
 class StateSearch(Shape):
@@ -202,6 +203,7 @@ class StateSearch(Shape):
     before: UUID | ConfiguredMark | Mark | None = None
     metadata: Object | None = None
     checkpoint: Checkpoint | Configured | None = None
+    select: list[str] | None = Field(default=None, description="Fields of a state, and channels as `values.<key>`.")
 
 
 class WorkerWrites(Shape):

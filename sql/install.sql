@@ -133,6 +133,7 @@ values (1, 'core', '850bdcc621d660c2a0c314bf0578e80589d8a879e6291ee5e2d7515b1281
 \ir functions/runs_to_cancel.sql
 \ir functions/search_assistants.sql
 \ir functions/search_threads.sql
+\ir functions/selected_state.sql
 \ir functions/set_latest_assistant.sql
 \ir functions/settle_runs.sql
 \ir functions/shard_of.sql

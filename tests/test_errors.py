@@ -25,6 +25,7 @@ from duragraph.errors import (
         ("DG418", DuragraphError, 418, "internal_error"),
         ("22P02", Invalid, 422, "invalid_value"),
         ("22P05", Invalid, 422, "invalid_value"),
+        ("54000", Invalid, 422, "invalid_value"),
         ("54001", Invalid, 422, "invalid_value"),
         ("23505", Conflict, 409, "constraint_violated"),
         ("40001", Unavailable, 503, "serialization_failure"),

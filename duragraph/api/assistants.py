@@ -90,7 +90,7 @@ class Assistants:
         resp.status = HTTP_204
 
     async def on_get_graph(self, req: Request, resp: Response, assistant_id: str) -> None:
-        """Get the drawing of an assistant's graph, `xray` with its subgraphs. The assistant may be named by its graph."""
+        """Get the drawing of an assistant's graph, with `xray` opened. A graph's name names its assistant."""
         depth = _depth(req)
         check_text(orjson.dumps(assistant_id))
         answer_json(resp, await self._store.assistant_graph(self._tenant, assistant_id, depth))

@@ -24,6 +24,8 @@ _TRUE = frozenset({"1", "true", "yes", "on"})
 _FALSE = frozenset({"0", "false", "no", "off", ""})
 _UNWANTED_ESCAPE = re.compile(rb"\\u(?:0000|[dD][89a-fA-F])")
 _UNWANTED = re.compile("[\x00\ud800-\udfff]")
+# What may be a number that no double holds: looked for first, as to parse every body twice would be dear.
+_ODD_NUMBER = re.compile(rb"[eE]\+?\d{3}|\d{309}|NaN|Infinity")
 # What pydantic puts into the place of an error for the branch of a union that was tried.
 _BRANCH = re.compile(r"^(?:str|int|float|bool|none|dict|list|literal|function|constrained|nullable)(?:$|[-\[])")
 
@@ -56,12 +58,15 @@ async def read_json(req: Request, model: type[M], *, empty: bytes = b"{}") -> tu
 
 
 def parse_json(raw: bytes, model: type[M]) -> M:
-    """`raw` as `model`; `Invalid` names the field. NUL and lone surrogates are refused wherever they are."""
+    """`raw` as `model`; `Invalid` names the field. NUL, lone surrogates and numbers that no double holds are refused
+    wherever they are."""
     check_text(raw)
     try:
-        return model.model_validate_json(raw)
+        parsed = model.model_validate_json(raw)
     except ValidationError as problems:
         raise invalid(problems) from None
+    _check_numbers(raw)
+    return parsed
 
 
 def check_text(raw: bytes) -> None:
@@ -75,6 +80,15 @@ def check_text(raw: bytes) -> None:
             field=place or None,
             hint="remove it or encode the text, for example in base64",
         )
+
+
+def _check_numbers(raw: bytes) -> None:
+    """Refuse what the model lets through and nobody could read again, once it is stored as it came: NaN, 1e400."""
+    if _ODD_NUMBER.search(raw):
+        try:
+            orjson.loads(raw)
+        except ValueError as problem:
+            raise Invalid(f"a number cannot be read: {problem}", code="invalid_value", hint="send it as text") from None
 
 
 def _loads(raw: bytes) -> object:

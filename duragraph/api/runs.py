@@ -143,7 +143,10 @@ class Runs:
         if thread is not None and asked.multitask_strategy in ("interrupt", "rollback"):
             superseded = await self._deps.store.thread_line(self._deps.tenant, thread)
         made = await self._deps.batches.create.add(self._request(req, thread, raw, brief=brief))
-        self._deps.tell_ended(superseded)
+        if thread is not None and superseded:
+            # A repeated Idempotency-Key made nothing and so ended nothing: what is still in line goes on.
+            still = await self._deps.store.thread_line(self._deps.tenant, thread)
+            self._deps.tell_ended([one for one in superseded if one not in still])
         ids = orjson.loads(made)
         log.info("run created", extra={"run_id": ids["run_id"], "thread_id": ids["thread_id"]})
         resumable = bool(asked.stream_resumable)

@@ -7,7 +7,16 @@ from uuid import UUID
 import orjson
 from falcon.asgi import Request, Response
 
-from duragraph.api.http import answer_json, parse_json, path_uuid, query_bool, query_int, read_json
+from duragraph.api.http import (
+    answer_json,
+    check_text,
+    parse_json,
+    path_uuid,
+    query_bool,
+    query_int,
+    query_list,
+    read_json,
+)
 from duragraph.deps import Deps
 from duragraph.resource_models import StateAt, StateSearch, StateUpdate
 
@@ -37,7 +46,11 @@ class State:
 
     async def on_get(self, req: Request, resp: Response, thread_id: str) -> None:
         """Get the state; `subgraphs` nests the states of subgraphs."""
-        request: dict[str, object] = {"subgraphs": query_bool(req, "subgraphs"), "checkpoint": _namespace(req)}
+        request: dict[str, object] = {
+            "subgraphs": query_bool(req, "subgraphs"),
+            "checkpoint": _namespace(req),
+            "select": query_list(req, "select"),
+        }
         await self._answer_state(resp, thread_id, request)
 
     async def on_get_at(self, req: Request, resp: Response, thread_id: str, checkpoint_id: str) -> None:
@@ -46,6 +59,7 @@ class State:
         request: dict[str, object] = {
             "subgraphs": query_bool(req, "subgraphs"),
             "checkpoint": {"checkpoint_id": checkpoint, **(_namespace(req) or {})},
+            "select": query_list(req, "select"),
         }
         await self._answer_state(resp, thread_id, request)
 
@@ -67,6 +81,7 @@ class State:
             "limit": query_int(req, "limit", 1, 1, _MAX_LIMIT),
             "before": req.get_param("before"),
             "checkpoint": _namespace(req),
+            "select": query_list(req, "select"),
         }
         raw = orjson.dumps({name: value for name, value in request.items() if value is not None})
         parse_json(raw, StateSearch)
@@ -82,6 +97,7 @@ class State:
 
     async def _answer_state(self, resp: Response, thread_id: str, request: dict[str, object]) -> None:
         raw = orjson.dumps(request)
+        check_text(raw)
         if request["checkpoint"] is not None:
             parse_json(raw, StateAt)
         answer_json(resp, await self._store.get_state(self._tenant, _id(thread_id), raw))

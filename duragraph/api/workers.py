@@ -288,7 +288,7 @@ def parse_writes(raw: bytes) -> list[dict[str, Any]]:
     for index, write in enumerate(writes):
         if wrong := _no_write(write):
             raise Invalid(f"writes.{index}.{wrong}", code="invalid_field", field=f"writes.{index}")
-    runs = {write["run_id"] for write in writes}
+    runs = {UUID(write["run_id"]) for write in writes}
     if len(runs) < len(writes):
         raise Invalid("writes: one Write a run and request", code="invalid_field", field="writes")
     return writes

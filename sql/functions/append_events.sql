@@ -12,7 +12,7 @@ begin
   l as (
     update duragraph.leases l set last_seq = l.last_seq + w.n, last_write = w.write_no, checkpoint_id = coalesce(w.checkpoint_id, l.checkpoint_id),
         expires_at = greatest(l.expires_at, v_now + make_interval(secs => l.lease_seconds))
-      from w where l.shard = any(array[w.shard]) and l.run_id = any(array[w.run_id]) and l.token = w.token and l.last_write < w.write_no
+      from w where l.shard = any(array[w.shard]) and l.run_id = w.run_id and l.token = w.token and l.last_write < w.write_no
     returning l.shard, l.run_id, l.token, l.tenant_id, l.last_seq - w.n as base, w.events),
   e as (
     insert into duragraph.events (shard, run_id, seq, tenant_id, at, event, checkpoint_id, data)

@@ -1,6 +1,6 @@
 create or replace function duragraph.cancel_runs(p_tenant integer, p_request jsonb) returns json
 language plpgsql
-set enable_seqscan = off set jit = off as $$
+set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
 declare
   v_action text := coalesce(p_request ->> 'action', 'interrupt');
   v_reason text := coalesce(p_request ->> 'reason', 'cancelled by a request');
@@ -13,7 +13,7 @@ begin
   end if;
   -- All leases first, in the order in which batches of writes take them; what is claimed meanwhile is found below.
   perform 1 from duragraph.runs_to_cancel(p_tenant, p_request) r, duragraph.leases l
-    where l.shard = duragraph.shard_of(r.run_id) and l.run_id = r.run_id order by l.shard, l.run_id for update of l;
+    where l.shard = any(array[duragraph.shard_of(r.run_id)]) and l.run_id = r.run_id order by l.shard, l.run_id for update of l;
   for v_run in
     select r.thread_id, r.temporary, array_agg(r.run_id order by r.run_id) as runs from duragraph.runs_to_cancel(p_tenant, p_request) r
     group by r.thread_id, r.temporary order by duragraph.shard_of(r.thread_id), r.thread_id

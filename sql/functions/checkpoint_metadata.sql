@@ -6,9 +6,7 @@ set enable_seqscan = off set jit = off
 as $$
   select '{"parents": {}}'::jsonb
     || coalesce((
-      select jsonb_build_object('graph_id', g.graph_id, 'assistant_id', r.assistant_id)
-      from duragraph.runs r
-      join duragraph.graphs g on g.graph_key = r.graph_key
+      select r.metadata from duragraph.runs r
       where r.shard = duragraph.shard_of(p_checkpoint.run_id) and r.run_id = p_checkpoint.run_id
     ), '{}')
     || case when p_checkpoint.run_id is null then '{}' else jsonb_build_object('run_id', p_checkpoint.run_id) end
@@ -18,4 +16,4 @@ as $$
     )
 $$;
 comment on function duragraph.checkpoint_metadata(duragraph.checkpoints) is
-  'A checkpoint''s metadata as the API shows it and filters by: source, step, parents, thread_id, run_id, graph_id, assistant_id and what was stored with it.';
+  'A checkpoint''s metadata as the API shows it and filters by: source, step, parents, thread_id, run_id, the run''s metadata (with graph_id and assistant_id) and what was stored with it.';

@@ -14,7 +14,7 @@ begin
   l as (
     update duragraph.leases l set last_seq = l.last_seq + w.n, last_write = w.write_no, started = true,
         checkpoint_id = coalesce(w.checkpoint_id, l.checkpoint_id), expires_at = greatest(l.expires_at, v_now + make_interval(secs => l.lease_seconds))
-      from w where l.shard = any(array[w.shard]) and l.run_id = any(array[w.run_id]) and l.token = w.token and l.last_write < w.write_no
+      from w where l.shard = any(array[w.shard]) and l.run_id = w.run_id and l.token = w.token and l.last_write < w.write_no
     returning l.shard, l.run_id, l.token, l.tenant_id, l.thread_id, l.worker_key, l.attempt, l.last_seq - w.n as base, w.events, w.checkpoints,
       w.steps, w.interrupts, w.answers),
   e as (
@@ -72,7 +72,7 @@ begin
   with gone as (
     delete from duragraph.leases l using json_to_recordset(p_writes) as x(run_id uuid, token bigint, "end" json),
         json_to_record(x."end") as o(status text, error json, output json, retry_after double precision)
-      where x."end" is not null and x.token = any(v_done) and l.shard = any(array[duragraph.shard_of(x.run_id)]) and l.run_id = any(array[x.run_id]) and l.token = x.token
+      where x."end" is not null and x.token = any(v_done) and l.shard = any(array[duragraph.shard_of(x.run_id)]) and l.run_id = x.run_id and l.token = x.token
     returning (l.shard, l.run_id, l.tenant_id, l.thread_id, l.temporary, l.graph_key, l.token, l.worker_key, l.attempt, l.last_seq,
       l.checkpoint_id, l.claimed_at, o.status, o.error, o.output, null, o.retry_after)::duragraph.run_end as e)
   select coalesce(array_agg(gone.e), '{}') into v_ends from gone;

@@ -11,7 +11,7 @@ begin
       json_to_record(x."end") as e(status text, error json, output json, retry_after double precision)
     order by 1, x.run_id),
   l as (
-    delete from duragraph.leases l using w where l.shard = any(array[w.shard]) and l.run_id = any(array[w.run_id]) and l.token = w.token
+    delete from duragraph.leases l using w where l.shard = any(array[w.shard]) and l.run_id = w.run_id and l.token = w.token
     returning (l.shard, l.run_id, l.tenant_id, l.thread_id, l.temporary, l.graph_key, l.token, l.worker_key, l.attempt, l.last_seq,
       coalesce(w.checkpoint_id, l.checkpoint_id), l.claimed_at, w.status, w.error, w.output, null, w.retry_after)::duragraph.run_end as e)
   select coalesce(array_agg(l.e), '{}'), coalesce(array_agg((l.e).token), '{}') into v_ends, v_done from l;

@@ -6,10 +6,12 @@ declare
   v_made json;
   v_req record;
 begin
+  -- Thread by thread, in the order in which everybody locks slots; on a thread as they came.
   for v_req in
     select r.*, p_old[r.n] as old, md5(coalesce(r.thread_id::text, '') || r.body::text) as hash
     from rows from (json_to_recordset(p_requests) as (thread_id uuid, idempotency_key text, request_id text, brief boolean, body json))
-      with ordinality as r(thread_id, idempotency_key, request_id, brief, body, n) order by r.n
+      with ordinality as r(thread_id, idempotency_key, request_id, brief, body, n)
+    order by duragraph.shard_of(r.thread_id), r.thread_id, r.n
   loop
     v_made := coalesce(v_req.old, (v_seen -> v_req.idempotency_key -> 'run')::json);
     if v_made::text = 'false' or v_seen -> v_req.idempotency_key ->> 'hash' <> v_req.hash then
@@ -28,7 +30,7 @@ begin
         v_seen := v_seen || jsonb_build_object(v_req.idempotency_key, jsonb_build_object('hash', v_req.hash, 'run', v_made));
       end if;
     end if;
-    v_out := v_out || v_made;
+    v_out[v_req.n] := v_made;
   end loop;
   return array_to_json(v_out);
 end $$;

@@ -13,7 +13,7 @@ begin
       output = e.output, reason = e.reason, token = e.token, worker_key = e.worker_key, attempt = greatest(e.attempt, r.attempt),
       last_seq = e.last_seq, checkpoint_id = coalesce(e.checkpoint_id, r.checkpoint_id), started_at = coalesce(r.started_at, e.started_at),
       ended_at = v_now
-    from unnest(p_ends) e where r.shard = any(array[e.shard]) and r.run_id = any(array[e.run_id]) and r.status = 'pending';
+    from unnest(p_ends) e where r.shard = any(array[e.shard]) and r.run_id = e.run_id and r.status = 'pending';
   if not exists (select 1 from unnest(p_ends) e where not e.temporary) then
     return false;
   end if;
@@ -29,7 +29,7 @@ begin
         when e.status = 'interrupted' then e.error end,
       updated_at = v_now, state_updated_at = case when e.checkpoint_id is null then t.state_updated_at else v_now end
     from unnest(p_ends) e
-    where not e.temporary and t.shard = any(array[e.shard]) and t.tenant_id = any(array[e.tenant_id]) and t.thread_id = any(array[e.thread_id]);
+    where not e.temporary and t.shard = any(array[e.shard]) and t.tenant_id = e.tenant_id and t.thread_id = e.thread_id;
   return v_ready;
 end $$;
 comment on function duragraph.end_runs(duragraph.run_end[]) is

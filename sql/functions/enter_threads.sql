@@ -26,13 +26,19 @@ begin
   -- A thread with delayed runs only has no active one: a null in the answer would make every "= any" of the caller unknown.
   select coalesce(array_agg(s.active_run_id) filter (where s.active_run_id is not null), '{}') into v_active from s;
   -- Behind the slot's lock a thread may turn out to have been deleted.
-  for v_run in select u.thread_id from unnest(p_new) u where not u.temporary and not exists (
-      select 1 from duragraph.threads t where t.shard = u.shard and t.tenant_id = p_tenant and t.thread_id = u.thread_id) loop
+  for v_run in
+    select u.thread_id from unnest(p_new) u left join lateral (
+      select t.thread_id from duragraph.threads t where t.shard = u.shard and t.tenant_id = p_tenant and t.thread_id = u.thread_id offset 0) t on true
+    where not u.temporary and t.thread_id is null
+  loop
     raise exception using errcode = 'DG404', message = 'Thread or assistant not found.',
       hint = format('Thread %s has just been deleted.', v_run.thread_id), detail = '{"code": "thread_not_found", "field": "thread_id"}';
   end loop;
-  for v_run in select u.run_id, s.* from unnest(p_new) u, duragraph.slots s where u.strategy = 'reject' and not u.temporary
-      and s.shard = u.shard and s.tenant_id = p_tenant and s.thread_id = u.thread_id loop
+  for v_run in
+    select u.run_id, s.* from unnest(p_new) u, lateral (
+      select s.* from duragraph.slots s where s.shard = u.shard and s.tenant_id = p_tenant and s.thread_id = u.thread_id offset 0) s
+    where u.strategy = 'reject' and not u.temporary
+  loop
     if v_run.waiting + v_run.delayed + (v_run.active_run_id is not null)::integer > 1 then
       raise exception using errcode = 'DG409',
         message = 'Thread is already running a task. Wait for it to finish or choose a different multitask strategy.',
@@ -42,8 +48,9 @@ begin
     end if;
   end loop;
   update duragraph.threads t set metadata = t.metadata || jsonb_build_object('graph_id', u.graph_id, 'assistant_id', u.assistant_id)
-    from (select distinct on (x.shard, x.thread_id) x.* from unnest(p_new) x where not x.temporary order by x.shard, x.thread_id, x.ord desc) u
-    where t.shard = u.shard and t.tenant_id = p_tenant and t.thread_id = u.thread_id
+    from (select distinct on (x.shard, x.thread_id) x.*, p_tenant as tenant_id
+        from unnest(p_new) x where not x.temporary order by x.shard, x.thread_id, x.ord desc) u
+    where t.shard = any(array[u.shard]) and t.tenant_id = u.tenant_id and t.thread_id = u.thread_id
       and not t.metadata @> jsonb_build_object('graph_id', u.graph_id, 'assistant_id', u.assistant_id);
   return v_active;
 end $$;

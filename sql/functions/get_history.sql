@@ -10,6 +10,7 @@ declare
   v_before record := duragraph.checkpoint_point(p_request -> 'before', 'before');
   v_metadata jsonb := nullif(nullif(p_request -> 'metadata', 'null'), '{}');
   v_head uuid := duragraph.thread_head(v_thread);
+  v_select text[] := duragraph.text_array(p_request -> 'select');
   v_mark duragraph.checkpoints;
 begin
   select * into v_mark from duragraph.checkpoints c
@@ -17,9 +18,12 @@ begin
     and c.checkpoint_ns = v_point.checkpoint_ns and c.checkpoint_id = v_before.checkpoint_id;
   return coalesce((
     select json_agg(
-      duragraph.state_json(
-        v_thread.shard, p_tenant, p_thread, v_point.checkpoint_ns, page.checkpoint_id,
-        case when v_thread.status = 'error' and page.checkpoint_id = v_head then v_thread.error end
+      duragraph.selected_state(
+        duragraph.state_json(
+          v_thread.shard, p_tenant, p_thread, v_point.checkpoint_ns, page.checkpoint_id,
+          case when v_thread.status = 'error' and page.checkpoint_id = v_head then v_thread.error end
+        ),
+        v_select
       )
       order by page.created_at desc, page.step desc, page.checkpoint_id desc
     )
@@ -43,4 +47,4 @@ begin
 end
 $$;
 comment on function duragraph.get_history(integer, uuid, jsonb) is
-  'States of a thread, newest first: {limit = 10, before (an id, a checkpoint, or {configurable}), metadata, checkpoint (a namespace or one point)}.';
+  'States of a thread, newest first: {limit = 10, before (an id, a checkpoint, or {configurable}), metadata, checkpoint (a namespace or one point), select}.';

@@ -10,20 +10,18 @@ declare
   );
   v_head uuid := duragraph.thread_head(v_thread);
   v_checkpoint uuid := coalesce(v_point.checkpoint_id, case when v_point.checkpoint_ns = '' then v_head end);
+  v_state json;
 begin
-  if v_checkpoint is null and v_point.checkpoint_ns = '' then
-    return duragraph.empty_state();
-  end if;
-  return coalesce(
-    duragraph.state_json(
+  if v_checkpoint is not null or v_point.checkpoint_ns <> '' then
+    v_state := duragraph.state_json(
       v_thread.shard, p_tenant, p_thread, v_point.checkpoint_ns, v_checkpoint,
       case when v_thread.status = 'error' and v_checkpoint = v_head then v_thread.error end,
       coalesce((p_request ->> 'subgraphs')::boolean, false)
-    ),
-    duragraph.empty_state()
-  );
+    );
+  end if;
+  return duragraph.selected_state(coalesce(v_state, duragraph.empty_state()), duragraph.text_array(p_request -> 'select'));
 end
 $$;
 comment on function duragraph.get_state(integer, uuid, jsonb) is
-  'The state of a thread: the latest, or at {checkpoint} or {checkpoint_id}; {subgraphs: true} nests those of its subgraphs.
+  'The state of a thread: the latest, or at {checkpoint} or {checkpoint_id}; {subgraphs: true} nests those of its subgraphs; {select} as selected_state().
 404 for an unknown thread; an unknown checkpoint is an empty state.';

@@ -14,7 +14,7 @@ begin
   live as materialized (
     select g.*, (g.ord >> 47) << 47 | nextval('duragraph.queue_order') as new_ord from (select * from gone order by due_at, ord) g),
   moved as (
-    update duragraph.runs r set ord = live.new_ord from live where r.shard = any(array[live.shard]) and r.run_id = any(array[live.run_id])),
+    update duragraph.runs r set ord = live.new_ord from live where r.shard = any(array[live.shard]) and r.run_id = live.run_id),
   q as (
     insert into duragraph.ready (graph_key, ord, shard, run_id, tenant_id, attempt, last_seq)
       select live.graph_key, live.new_ord, live.shard, live.run_id, live.tenant_id, live.attempt, live.last_seq from live returning 1)

@@ -16,7 +16,7 @@ begin
       limit p_limit for update skip locked) l
     limit p_limit),
   gone as (
-    delete from duragraph.leases l using x where l.shard = any(array[x.shard]) and l.run_id = any(array[x.run_id])
+    delete from duragraph.leases l using x where l.shard = any(array[x.shard]) and l.run_id = x.run_id
     returning (l.shard, l.run_id, l.tenant_id, l.thread_id, l.temporary, l.graph_key, null, l.worker_key, l.attempt, l.last_seq,
       l.checkpoint_id, l.claimed_at, 'expired', null, null, format('worker %s stopped answering', x.worker_id), null)::duragraph.run_end as e)
   select array_agg(gone.e) into v_ends from gone;

@@ -8,7 +8,7 @@ begin
   with b as materialized (
     select e.*, r.max_attempts, (r.ord >> 47) << 47 | nextval('duragraph.queue_order') as new_ord,
       e.attempt - (e.status = 'release')::integer as spent
-    from unnest(p_ends) e, duragraph.runs r where r.shard = any(array[e.shard]) and r.run_id = any(array[e.run_id]) and r.status = 'pending'),
+    from unnest(p_ends) e, duragraph.runs r where r.shard = any(array[e.shard]) and r.run_id = e.run_id and r.status = 'pending'),
   live as materialized (
     select b.*, case when b.status = 'retry' then
       v_now + make_interval(secs => coalesce(b.retry_after, least(300, power(2, b.spent - 1)) * (0.5 + random() / 2))) end as due_at
@@ -20,7 +20,7 @@ begin
         reason = case live.status when 'retry' then format('attempt %s of %s failed%s; next at %s', live.spent, live.max_attempts,
             coalesce(': ' || (live.error ->> 'message'), ''), duragraph.iso(live.due_at))
           else coalesce(live.reason, 'handed back by its worker') end
-      from live where r.shard = any(array[live.shard]) and r.run_id = any(array[live.run_id])),
+      from live where r.shard = any(array[live.shard]) and r.run_id = live.run_id),
   later as (
     insert into duragraph.scheduled (shard, run_id, tenant_id, thread_id, graph_key, ord, attempt, last_seq, holds_slot, due_at)
       select live.shard, live.run_id, live.tenant_id, live.thread_id, live.graph_key, live.new_ord, live.spent, live.last_seq, true, live.due_at

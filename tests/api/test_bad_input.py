@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from typing import Any
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -42,6 +43,8 @@ BODIES: list[tuple[str, bytes, str, str | None]] = [
     ("nan", b'{"assistant_id": "GRAPH", "input": NaN}', "invalid_value", None),
     ("infinity", b'{"assistant_id": "GRAPH", "input": [-Infinity]}', "invalid_value", None),
     ("too deep", b'{"assistant_id": "GRAPH", "input": ' + b"[" * 100_000 + b"]" * 100_000 + b"}", "invalid_json", None),
+    ("a number beyond a double", b'{"assistant_id": "GRAPH", "input": [1e400]}', "invalid_value", None),
+    ("a number of 400 digits", b'{"assistant_id": "GRAPH", "input": ' + b"9" * 400 + b"}", "invalid_value", None),
     ("a huge number", b'{"assistant_id": "GRAPH", "metadata": {"n": 1e400000}}', "invalid_value", None),
     ("no assistant", b'{"input": 1}', "invalid_field", "assistant_id"),
     ("a wrong type", b'{"assistant_id": 1}', "invalid_field", "assistant_id"),
@@ -218,6 +221,32 @@ async def test_a_bad_registration_registers_nobody(api: Api, body: object, field
     before = api.rows("select count(*) from duragraph.workers")
     assert await api.refused("POST", "/workers", body) == ("invalid_field", field)
     assert api.rows("select count(*) from duragraph.workers") == before
+
+
+async def test_numbers_that_nobody_can_read_are_refused_everywhere(api: Api) -> None:
+    worker = await api.worker()
+    thread = await api.thread()
+    beat = f"/workers/{worker.worker_id}/heartbeat"
+    for body in ({"held": [2**63]}, {"held": [-1]}, {"total_runs": 10**30}, {"failed_runs": 10**30}):
+        assert await api.refused("POST", beat, body) in (
+            ("invalid_field", "held.0"),
+            ("invalid_field", "total_runs"),
+            ("invalid_field", "failed_runs"),
+        )
+    for number in (b"1e400", b"NaN", b"9" * 400):
+        body = b'{"metadata": {"n": %b}}' % number
+        path = f"/threads/{thread}/history"
+        assert await api.refused("POST", path, content=body) == ("invalid_value", None)
+
+
+async def test_a_name_longer_than_an_index_takes_is_refused(api: Api) -> None:
+    worker = await api.worker()
+    thread = await api.thread()
+    await api.run(thread)
+    work = await worker.claim()
+    name = "".join(str(uuid4()) for _ in range(300))
+    await work.step({"n": 1}, end={"status": "success"})
+    assert await api.refused("POST", f"/threads/{thread}/state", {"values": {name: 1}}) == ("invalid_value", None)
 
 
 async def test_an_error_never_shows_the_database(api: Api, place: str) -> None:

@@ -160,6 +160,19 @@ async def test_an_idempotency_key_gives_the_same_run_again(api: Api) -> None:
     )
 
 
+async def test_a_repeated_key_does_not_stop_the_run_that_it_made(api: Api) -> None:
+    worker = await api.worker()
+    thread = await api.thread()
+    path, headers = f"/threads/{thread}/runs", {"Idempotency-Key": uuid4().hex}
+    body = {"assistant_id": api.graph_id, "multitask_strategy": "interrupt"}
+    made = await api.call("POST", path, body, headers=headers)
+    work = await worker.claim()
+    again = await api.call("POST", path, body, headers=headers)
+    assert (again["run_id"], again["status"]) == (made["run_id"], "running")
+    assert (await worker.poll(1, 0.2, (work.token,)))["lost"] == []
+    await work.step({"n": 1}, end={"status": "success"})
+
+
 async def test_the_request_id_reaches_the_graph(api: Api) -> None:
     worker = await api.worker()
     response = await api.http.post("/runs", json={"assistant_id": api.graph_id}, headers={"X-Request-ID": "abc-1"})
@@ -289,3 +302,24 @@ async def test_run_ids_sort_by_time(api: Api) -> None:
     await api.worker()
     ids = [(await api.run(None))["run_id"] for _ in range(5)]
     assert sorted(ids, key=lambda run: UUID(run).int >> 80) == ids
+
+
+async def test_a_run_without_a_thread_has_nothing_to_resume(api: Api) -> None:
+    body = {"assistant_id": api.graph_id, "command": {"resume": False}}
+    for path, sent in (("/runs", body), ("/runs/wait", body), ("/runs/stream", body), ("/runs/batch", [body])):
+        assert await api.refused("POST", path, sent, 400) == ("resume_without_thread", "command.resume")
+
+
+async def test_a_run_has_context_or_configurable(api: Api) -> None:
+    both = {"assistant_id": api.graph_id, "context": {"a": 1}, "config": {"configurable": {"a": 1}}}
+    for path in (f"/threads/{await api.thread()}/runs", "/runs"):
+        assert await api.refused("POST", path, both, 400) == ("context_and_configurable", "context")
+
+
+async def test_a_kept_run_without_a_thread_can_be_read_afterwards(api: Api) -> None:
+    async with api.working(echo):
+        body = {"assistant_id": api.graph_id, "input": {"n": 1}, "on_completion": "keep"}
+        response = await api.http.post("/runs/wait", json=body)
+        thread = response.headers["content-location"].split("/runs/")[0]
+        assert response.json() == {"seen": {"n": 1}}
+        assert (await api.call("GET", thread))["values"] == {"seen": {"n": 1}}

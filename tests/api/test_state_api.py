@@ -39,6 +39,19 @@ def test_the_state_of_a_run(acting: Acting, stopped: tuple[str, dict[str, Any]])
     assert acting.get(f"{base}/state", params={"checkpoint_ns": "child:1"})["values"] == {}
 
 
+def test_parts_of_a_state(acting: Acting, stopped: tuple[str, dict[str, Any]]) -> None:
+    thread, checkpoint = stopped
+    base, wanted = f"/threads/{thread}", {"values": {"count": 1}, "next": ["finish"]}
+    repeated = {"select": ["values.count", "next"]}
+    for path in ("state", f"state/{checkpoint['checkpoint_id']}"):
+        assert acting.get(f"{base}/{path}", params=repeated) == wanted
+        assert acting.get(f"{base}/{path}", params={"select": "values.count,next"}) == wanted
+    point = {"checkpoint": {"checkpoint_id": checkpoint["checkpoint_id"]}, **repeated}
+    assert acting.post(f"{base}/state/checkpoint", point) == wanted
+    assert acting.post(f"{base}/history", repeated) == acting.get(f"{base}/history", params=repeated) == [wanted]
+    assert acting.refused("GET", f"{base}/state", params={"select": "all"}) == ("unknown_field", "select")
+
+
 def test_an_update_and_a_fork(acting: Acting, stopped: tuple[str, dict[str, Any]]) -> None:
     thread, checkpoint = stopped
     base = f"/threads/{thread}"

@@ -95,6 +95,16 @@ async def test_a_repeated_write_is_answered_ok_and_changes_nothing(api: Api) -> 
     assert [frame.event for frame in frames] == ["metadata", "custom", "end"]
 
 
+async def test_two_writes_of_one_run_are_refused_however_its_id_is_spelt(api: Api) -> None:
+    worker = await api.worker()
+    run = await api.run(None)
+    work = await worker.claim()
+    write = {"token": work.token, "write_no": 1, "events": [{"event": "custom", "data": 1}]}
+    writes = [{"run_id": spelt, **write} for spelt in (run["run_id"], run["run_id"].upper())]
+    refused = await api.refused("POST", f"/workers/{worker.worker_id}/writes", {"writes": writes})
+    assert refused == ("invalid_field", "writes")
+
+
 async def test_a_superseded_attempt_can_write_nothing(api: Api) -> None:
     worker = await api.worker()
     run = await api.run(await api.thread())

@@ -251,3 +251,35 @@ def test_two_updates_at_once_make_two_versions(two: tuple[psycopg.Connection[Any
         with pytest.raises(psycopg.errors.LockNotAvailable):
             other.call("update_assistant", made, {"name": "by other"})
     assert other.call("update_assistant", made, {"name": "by other"})["version"] == 3
+
+
+def test_subgraphs_are_drawn_open_to_a_depth(scene: Scene) -> None:
+    def node(name: str, inside: dict[str, Any] | None = None) -> dict[str, Any]:
+        return {"id": name, "config": {"graph": inside} if inside else {}}
+
+    deep = {"nodes": [node("only")], "edges": [], "entry_point": "only"}
+    turns = [
+        {"source": "one", "target": "two", "conditional": True},
+        {"source": "one", "target": "__end__", "conditional": True},
+    ]
+    child = {"nodes": [node("one"), node("two", deep)], "edges": turns, "entry_point": "one"}
+    edges = [{"source": "before", "target": "child"}, {"source": "child", "target": "after"}]
+    definition = {
+        "nodes": [node("before"), node("child", child), node("after")],
+        "edges": edges,
+        "entry_point": "before",
+    }
+    scene.worker("worker-2", {"graph_id": "nested", "definition": definition})
+
+    def drawn(*depth: int) -> tuple[list[str], set[tuple[str, str, bool]]]:
+        graph = scene.call("assistant_graph", "nested", *depth)
+        pairs = {(e["source"], e["target"], e.get("conditional", False)) for e in graph["edges"]}
+        return [n["id"] for n in graph["nodes"]][1:-1], pairs
+
+    ends = {("__start__", "before", False), ("after", "__end__", False)}
+    assert drawn() == (["before", "child", "after"], ends | {("before", "child", False), ("child", "after", False)})
+    inside = {("before", "child:one", False), ("child:one", "after", True)}
+    one_deep = ends | inside | {("child:one", "child:two", True), ("child:two", "after", False)}
+    assert drawn(1) == (["before", "child:one", "child:two", "after"], one_deep)
+    opened = ends | inside | {("child:one", "child:two:only", True), ("child:two:only", "after", False)}
+    assert drawn(2) == drawn(100) == (["before", "child:one", "child:two:only", "after"], opened)

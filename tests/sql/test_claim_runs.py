@@ -223,3 +223,14 @@ def test_of_a_thread_only_one_run_is_given(scene: Scene) -> None:
     assert sorted(c["run_id"] for c in scene.claim(key, 99)) == sorted(first)
     assert scene.claim(key, 99) == []
     assert violations(scene.connection) == []
+
+
+def test_a_run_from_an_older_checkpoint_says_so(scene: Scene) -> None:
+    key, thread = scene.worker(), scene.thread()
+    _, made = scene.counted(thread, key)
+    for point in ({"checkpoint_id": made[1]}, {"checkpoint": {"checkpoint_id": made[1]}}):
+        scene.run(thread, **point)
+        [claim] = scene.claim(key)
+        assert claim["checkpoint"]["checkpoint_id"] == made[1]
+        assert claim["kwargs"]["checkpoint_id"] == made[1], "else the worker takes what was finished there for its own"
+        scene.commit(claim, end={"status": "success"})

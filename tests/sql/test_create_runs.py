@@ -146,6 +146,31 @@ def test_the_runs_config_lies_over_its_assistants(scene: Scene) -> None:
     assert mirrored["kwargs"]["context"] == {"model": "tiny"}
 
 
+def test_the_graph_sees_the_metadata_of_assistant_thread_config_and_run(scene: Scene) -> None:
+    assistant = scene.call("create_assistant", {"graph_id": "counter", "metadata": {"a": 1, "over": "assistant"}})
+    thread = scene.thread(metadata={"t": 1, "over": "thread"})
+    body = {"assistant_id": assistant["assistant_id"], "config": {"metadata": {"c": 1}}, "metadata": {"over": "run"}}
+    run = made(scene, thread, **body)
+    ids = {"graph_id": "counter", "assistant_id": assistant["assistant_id"]}
+    assert run["metadata"] == {"a": 1, "t": 1, "c": 1, "over": "run", **ids}
+    seen = run["kwargs"]["config"]["metadata"]
+    assert seen == {**run["metadata"], "run_id": run["run_id"], "thread_id": thread}
+    [claim] = scene.claim(scene.worker())
+    assert claim["metadata"] == run["metadata"]
+
+
+def test_a_run_without_a_thread_keeps_one_when_it_is_asked_to(scene: Scene) -> None:
+    run = made(scene, on_completion="keep", input={"target": 1})
+    assert run["kwargs"]["temporary"] is False
+    thread = scene.call("get_thread", run["thread_id"])
+    assert (thread["status"], thread["metadata"]["graph_id"]) == ("busy", "counter")
+    [claim] = scene.claim(scene.worker())
+    assert claim["temporary"] is False
+    scene.superstep(claim, None, -1, {"count": {"set": 1}}, end={"status": "success"})
+    assert scene.call("get_state", run["thread_id"])["values"] == {"count": 1}
+    assert violations(scene.connection) == []
+
+
 def test_a_stateless_run_has_no_thread(scene: Scene) -> None:
     run = made(scene)
     assert places(scene, run["run_id"]) == ["ready"]

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from typing import Any, TypeVar
+from uuid import uuid4
 
 import psycopg
 import pytest
@@ -185,6 +186,25 @@ def test_two_batches_on_the_same_threads_do_not_lock_each_other_out(race: Race) 
         other = race.pool.submit(create, race.other, *back)
         race.settled(one, other)
     assert (len(one.result(timeout=10)), len(other.result(timeout=10))) == (2, 2)
+    race.sound()
+
+
+def test_two_batches_with_keys_do_not_lock_each_other_out(race: Race) -> None:
+    first, second = threads_in_lock_order(race)
+
+    def keyed(scene: Scene, *threads: str) -> list[str]:
+        body = {"assistant_id": "counter"}
+        requests = [{"thread_id": thread, "idempotency_key": str(uuid4()), "body": body} for thread in threads]
+        return [run["thread_id"] for run in scene.call("create_runs", requests)]
+
+    create(race.one, {"thread_id": first}, {"thread_id": second})
+    with race.held("select * from duragraph.slots where thread_id = %s for update", first):
+        one = race.pool.submit(keyed, race.one, first, second)
+        race.settled(one)
+        other = race.pool.submit(keyed, race.other, second, first)
+        race.settled(one, other)
+    assert one.result(timeout=10) == [first, second]
+    assert other.result(timeout=10) == [second, first]
     race.sound()
 
 
@@ -801,6 +821,13 @@ TWINS: list[tuple[Callable[..., None], dict[str, Any], str, str, str]] = [
         "enter_threads",
         "order by u.shard, u.thread_id),",
         "order by min(u.ord)),",
+    ),
+    (
+        test_two_batches_with_keys_do_not_lock_each_other_out,
+        {},
+        "create_keyed_runs",
+        "order by duragraph.shard_of(r.thread_id), r.thread_id, r.n",
+        "order by r.n",
     ),
     (
         test_the_same_key_twice_at_once_makes_one_run,

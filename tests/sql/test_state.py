@@ -165,6 +165,41 @@ def test_a_task_that_failed_shows_why(scene: Scene) -> None:
     assert scene.call("get_history", thread)[0]["tasks"][0]["error"] == tasks["boom"]["error"]
 
 
+def test_a_task_that_chose_its_way_shows_its_update(scene: Scene) -> None:
+    key, thread = scene.worker(), scene.thread()
+    scene.run(thread)
+    [claim] = scene.claim(key)
+    at = scene.superstep(claim, None, -1, {}, "decide")
+    result = {"__command__": {"update": {"log": ["decide"]}, "goto": ["left"]}}
+    scene.commit(claim, steps=[step(at, "decide", result)], end={"status": "success"})
+    [task] = scene.call("get_state", thread)["tasks"]
+    assert task["result"] == {"log": ["decide"]}
+
+
+def test_a_checkpoint_shows_the_metadata_of_its_run(scene: Scene) -> None:
+    key, thread = scene.worker(), scene.thread()
+    scene.run(thread, metadata={"who": "me"})
+    [claim] = scene.claim(key)
+    scene.superstep(claim, None, -1, {}, end={"status": "success"})
+    assert scene.call("get_state", thread)["metadata"]["who"] == "me"
+    assert len(scene.call("get_history", thread, {"metadata": {"who": "me"}})) == 1
+    assert scene.call("get_history", thread, {"metadata": {"who": "you"}}) == []
+
+
+def test_only_what_is_selected_is_given(scene: Scene) -> None:
+    key, thread = scene.worker(), scene.thread()
+    scene.counted(thread, key)
+    select = ["values.count", "next", "values.log", "values.nothing"]
+    chosen = scene.call("get_state", thread, {"select": select})
+    assert chosen == {"values": {"count": 1, "log": ["prepare", "increment", "finish"]}, "next": []}
+    assert scene.call("get_state", thread, {"select": []}) == scene.call("get_state", thread)
+    assert scene.call("get_state", scene.thread(), {"select": ["values.count"]}) == {"values": {}}
+    history = scene.call("get_history", thread, {"limit": 2, "select": ["next"]})
+    assert history == [{"next": []}, {"next": ["finish"]}]
+    for wrong in ("nothing", "next.x", "values."):
+        assert scene.refused("get_state", thread, {"select": [wrong]}) == ("DG422", "unknown_field")
+
+
 def test_a_subgraph_is_named_or_nested(scene: Scene) -> None:
     key, thread = scene.worker(), scene.thread()
     scene.run(thread)

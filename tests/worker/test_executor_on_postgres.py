@@ -203,3 +203,40 @@ async def test_a_stateless_run_keeps_its_output_and_what_it_asked(db: psycopg.Co
     assert answer["status"] == "success"
     assert answer["output"]["status"] == "waiting"
     assert answer["output"]["__interrupt__"][0]["value"] == {"question": "approve x?", "number": 1}
+
+
+async def test_an_answer_after_an_update_is_taken_crashes_included(db: psycopg.Connection[Any]):
+    for crash_at in (None, *range(2, 6)):
+        with db.transaction(force_rollback=True):
+            stage = Stage(db, toys.Interrupting(), crash_at)
+            stage.register()
+            await stage.run({"input": {"request": "x"}})
+            stage.call("put_state", 1, stage.thread_id, {"values": {"request": "z"}})
+            await stage.run({"resume": "yes"})
+            output = stage.output()["output"]
+            assert (output["request"], output["answers"], output["status"]) == ("z", ["yes"], "done")
+
+
+async def test_a_fork_runs_again_what_was_finished_there(db: psycopg.Connection[Any]):
+    stage = Stage(db, toys.Interrupting())
+    stage.register()
+    await stage.run({"input": {"request": "x"}})
+    point = stage.call("get_state", 1, stage.thread_id)["checkpoint_id"]
+    await stage.run({"resume": "a"})
+    await stage.run({"input": None, "checkpoint_id": point})
+    assert stage.output()["output"]["__interrupt__"][0]["value"] == {"question": "approve x?", "number": 1}
+    await stage.run({"resume": "b"})
+    assert stage.output()["output"]["answers"] == ["b"]
+    sources = {state["metadata"]["source"] for state in stage.call("get_history", 1, stage.thread_id, {"limit": 20})}
+    assert sources == {"input", "loop", "fork"}
+
+
+async def test_a_node_sees_the_ids_and_the_metadata_of_its_run(db: psycopg.Connection[Any]):
+    stage = Stage(db, toys.Contextual())
+    stage.register()
+    run_id = await stage.run({"input": {"text": "t"}, "metadata": {"purpose": "test"}})
+    seen = stage.output()["output"]["seen"]
+    assert seen["metadata"]["purpose"] == "test"
+    for place in (seen["configurable"], seen["metadata"]):
+        assert (place["run_id"], place["thread_id"], place["graph_id"]) == (run_id, stage.thread_id, "context")
+        assert uuid.UUID(place["assistant_id"])

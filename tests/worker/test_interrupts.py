@@ -15,7 +15,10 @@ from duragraph_worker import (
     interrupt,
     node,
 )
+from duragraph_worker.ids import ordered_id
+from duragraph_worker.plan import again, task_from
 from duragraph_worker.testing import crash_everywhere, play
+from tests.worker import toy_graphs as toys
 from tests.worker.scenarios import (
     Linear,
     Loop,
@@ -221,3 +224,19 @@ async def test_a_human_nodes_answer_goes_where_it_is_said():
     asked = await graph.arun({}, thread_id="t")
     assert asked.interrupts[0]["value"] == {"prompt": "Pick one"}
     assert (await graph.arun(thread_id="t", resume={"a": 1})).output == {"picked": {"a": 1}}
+
+
+async def test_an_answer_to_a_question_that_was_put_aside_is_taken_when_it_comes_again():
+    graph = toys.Interrupting()
+    await graph.arun({"request": "x", "times": 2}, thread_id="t")
+    thread = graph.local.thread("t")
+    assert thread.head is not None
+    # An update from outside: a new checkpoint with the same node next, on which nobody asked anything yet.
+    head, fresh = thread.checkpoints[thread.head], ordered_id(thread.head)
+    [task] = again(fresh, [task_from(task) for task in head["tasks"]])
+    changed = {"parent_checkpoint_id": thread.head, "checkpoint_id": fresh, "channels": {"request": {"set": "z"}}}
+    thread.store({**head, **changed, "tasks": [task.item()], "step": head["step"] + 1})  # type: ignore[typeddict-item]  # a checkpoint's keys
+    thread.head = fresh
+    result = await graph.arun(thread_id="t", resume="yes")
+    assert (result.output["answers"], result.output["request"]) == (["yes"], "z")
+    assert [q["value"]["number"] for q in result.interrupts] == [2], "and only that one"

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 
+from duragraph_worker import Graph, entrypoint, graph_node
 from duragraph_worker.testing import crash_everywhere
 from tests.worker import toy_graphs as toys
 
@@ -103,7 +104,7 @@ async def test_tokens_streams_tokens_and_custom_events():
     assert {m["type"] for m, _ in chunks} == {"AIMessageChunk"}
     assert len({m["id"] for m, _ in chunks}) == 1
     assert {meta["langgraph_node"] for _, meta in chunks} == {"model"}
-    assert [e["stage"] for e in of(events, "custom")] == ["start", "thinking"]
+    assert [e["stage"] for e in of(events, "custom")] == ["start", "thinking", "end"]
     assert chunks[0][0]["id"] == of(events, "values")[-1]["messages"][-1]["id"]
 
 
@@ -162,6 +163,17 @@ async def test_context_reaches_the_node():
     assert seen["tags"] == ["t"]
     assert seen["recursion_limit"] == 25
     assert seen["configurable"]["thread_id"] == result.thread_id
+
+
+def test_the_schemas_of_subgraphs_are_by_namespace():
+    @Graph(id="outer", state=toys.NestedState)
+    class Outer:
+        nested = entrypoint(graph_node(toys.Nested))
+
+    subgraphs = Outer.schemas()["subgraphs"]
+    assert set(subgraphs) == {"nested", "nested|child"}
+    assert "secret" in subgraphs["nested|child"]["state_schema"]["properties"]
+    assert "subgraphs" not in toys.Counter.schemas()
 
 
 @pytest.mark.parametrize("way", ["left", "right"])

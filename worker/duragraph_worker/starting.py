@@ -89,7 +89,7 @@ def go_on(executor: Executor, head: Head | None, command: Mapping[str, Any]) -> 
 def answer(head: Head, resume: Any) -> Write:
     """Give answers to the head's open questions: by id, or any JSON to the first one."""
     waiting = [(task, question) for task in head.tasks for question in task.open]
-    by_id = isinstance(resume, dict) and bool(resume) and all(_is_id(key) for key in resume)
+    by_id = _names_questions(resume)
     answers: list[AnswerItem] = []
     for task, question in waiting if by_id else waiting[:1]:
         if by_id and question["id"] not in resume:
@@ -100,12 +100,17 @@ def answer(head: Head, resume: Any) -> Write:
     return Write(answers=answers) if answers else Write()
 
 
+def _names_questions(resume: Any) -> bool:
+    """Whether it is `{question id: answer}`."""
+    return isinstance(resume, dict) and bool(resume) and all(_is_id(key) for key in resume)
+
+
 def _answer_ahead(executor: Executor, head: Head, resume: Any) -> Write:
     """No question is open, as after an update from outside: the answer is for the first one that comes up here."""
     nodes = executor.topology.nodes
     waiting = (t for t in head.tasks if t.name in nodes and nodes[t.name].kind != "subgraph" and not t.asked)
     task = next(waiting, None)
-    if task is None or any(other.open for other in head.tasks):
+    if task is None or _names_questions(resume) or any(other.open for other in head.tasks):
         return Write()
     ahead = InterruptState(
         id=interrupt_id(task.id, "", 0), ordinal=0, value=None, answered=True, answer=to_json(resume, "the answer")
