@@ -324,7 +324,6 @@ class World:
                 try:
                     name, effect = self.act(scene)
                 except psycopg.errors.DeadlockDetected:
-                    open("/tmp/deadlocks","a").write("x")
                     # As the control plane does, once. It chooses anew here: the act is drawn, not remembered.
                     name, effect = self.act(scene)
                 with self.lock:
