@@ -120,6 +120,24 @@ class WorkerClaim(Shape):
     held: list[Token] = Field(default_factory=list, max_length=100_000)
 
 
+class SavedRead(Shape):
+    """Which checkpoints of a hosted graph are meant: one, or the newest of a namespace."""
+
+    checkpoint_ns: str | None = None
+    checkpoint_id: UUID | None = None
+    before: UUID | None = None
+    filter: Object | None = None
+    limit: int = Field(default=1, ge=1, le=1000)
+
+
+class WorkerReads(Shape):
+    """A worker asks what was saved on the thread of a run it holds."""
+
+    run_id: UUID
+    token: Token
+    reads: list[SavedRead] = Field(max_length=100)
+
+
 class WorkerBeat(Shape):
     """A heartbeat, of our protocol when `held` is there, else of the published one."""
 

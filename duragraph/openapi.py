@@ -177,6 +177,10 @@ def _workers() -> Iterator[tuple[str, Operation]]:
     yield f"DELETE {one}", Operation(tag, **found)
     yield f"POST {one}/claim", Operation(tag, body=models.WorkerClaim, **found)
     yield f"POST {one}/writes", Operation(tag, body=shapes.WorkerWrites, **found)
+    yield (
+        f"POST {one}/checkpoints",
+        Operation(tag, _OBJECT, models.WorkerReads, errors=(404, 409, 422)),
+    )
     yield f"POST {one}/heartbeat", Operation(tag, body=models.WorkerBeat, **found)
     yield f"POST {one}/drain", Operation(tag, **found)
     yield "GET /workers/graphs/{graph_id}", Operation(tag, **found)

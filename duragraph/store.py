@@ -313,6 +313,13 @@ class Store:
         """{"refused": [{"n", "reason"}], "ready"} for Writes that hold only an end."""
         return await self._object("select duragraph.complete_runs(%s)::text", (_array(writes),))
 
+    async def read_checkpoints(self, tenant: int, run_id: UUID, token: int, request: bytes) -> bytes:
+        """[[saved checkpoint]], an array for each of the request's reads."""
+        return await self._read(
+            "select duragraph.read_checkpoints(%s, %s, %s, %s::json -> 'reads')::text",
+            (tenant, run_id, token, Json(request)),
+        )
+
     async def release_expired_leases(self, limit: int = 100) -> list[dict[str, Any]]:
         """Runs taken back from silent workers: [{"run_id", "outcome": "requeued" | "failed"}]."""
         answer = await self._one("select duragraph.release_expired_leases(%s)::text", (limit,))
@@ -455,6 +462,11 @@ class Store:
     async def put_state(self, tenant: int, thread_id: UUID, request: bytes) -> bytes:
         """The new checkpoint."""
         return await self._one("select duragraph.put_state(%s, %s, %s)::text", (tenant, thread_id, Json(request)))
+
+    async def begin_update(self, tenant: int, thread_id: UUID, supersteps: bytes, point: bytes) -> UUID:
+        """The run that makes the change, when a worker has claimed it."""
+        query: LiteralString = "select duragraph.begin_update(%s, %s, %s, %s)"
+        return cast("UUID", (await self._rows(query, (tenant, thread_id, Json(supersteps), Json(point))))[0][0])
 
     async def get_history(self, tenant: int, thread_id: UUID, request: bytes) -> bytes:
         """ThreadStates, newest first."""

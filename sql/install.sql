@@ -15,7 +15,7 @@ set local check_function_bodies = off;
 
 do $$
 begin
-  if exists (select from duragraph.migrations where version > 1) then
+  if exists (select from duragraph.migrations where version > 2) then
     raise exception using
       errcode = 'DG503',
       message = 'the database is newer than these files',
@@ -31,6 +31,13 @@ insert into duragraph.migrations (version, name, checksum)
 values (1, 'core', '850bdcc621d660c2a0c314bf0578e80589d8a879e6291ee5e2d7515b1281443a');
 \endif
 
+select not exists (select from duragraph.migrations where version = 2) as pending \gset
+\if :pending
+\ir migrations/0002_hosted.sql
+insert into duragraph.migrations (version, name, checksum)
+values (2, 'hosted', '2e4c1856e665705c6398f9950113ceaf821a251512cb077bd78e734e5f990a78');
+\endif
+
 \ir functions/append_events.sql
 \ir functions/append_value.sql
 \ir functions/apply_update.sql
@@ -41,8 +48,10 @@ values (1, 'core', '850bdcc621d660c2a0c314bf0578e80589d8a879e6291ee5e2d7515b1281
 \ir functions/assistant_schemas.sql
 \ir functions/assistant_settings.sql
 \ir functions/assistant_subgraphs.sql
+\ir functions/begin_update.sql
 \ir functions/cancel_run.sql
 \ir functions/cancel_runs.sql
+\ir functions/channel_saved.sql
 \ir functions/channel_value.sql
 \ir functions/check_new_runs.sql
 \ir functions/checkpoint_document.sql
@@ -112,6 +121,7 @@ values (1, 'core', '850bdcc621d660c2a0c314bf0578e80589d8a879e6291ee5e2d7515b1281
 \ir functions/promote_threads.sql
 \ir functions/put_state.sql
 \ir functions/queue_ord.sql
+\ir functions/read_checkpoints.sql
 \ir functions/read_events.sql
 \ir functions/reduce_value.sql
 \ir functions/refuse_assistant.sql
@@ -131,6 +141,7 @@ values (1, 'core', '850bdcc621d660c2a0c314bf0578e80589d8a879e6291ee5e2d7515b1281
 \ir functions/run_status.sql
 \ir functions/runs_of_keys.sql
 \ir functions/runs_to_cancel.sql
+\ir functions/saved_checkpoint.sql
 \ir functions/search_assistants.sql
 \ir functions/search_threads.sql
 \ir functions/selected_state.sql

@@ -40,7 +40,10 @@ class InterruptState(TypedDict, total=False):
 
 
 class CheckpointItem(TypedDict, total=False):
-    """A new checkpoint; `channels` holds what changed: `{"set": value}` or `{"append": [...]}`."""
+    """A new checkpoint; `channels` holds what changed: `{"set": value}` or `{"append": [...]}`.
+
+    `saved`, here and in `channels`, is what a hosted graph wrote itself, kept beside what is shown.
+    """
 
     checkpoint_id: str
     parent_checkpoint_id: str | None
@@ -51,6 +54,19 @@ class CheckpointItem(TypedDict, total=False):
     next: list[str]
     tasks: list[TaskItem]
     metadata: dict[str, Json]
+    saved: Json
+
+
+class WriteItem(TypedDict):
+    """What a task of a hosted graph wrote, kept until its superstep is complete: `idx` is its place, see the table."""
+
+    checkpoint_id: str
+    checkpoint_ns: str
+    task_id: str
+    task_path: str
+    idx: int
+    channel: str
+    saved: Json
 
 
 class StepItem(TypedDict, total=False):
@@ -109,6 +125,7 @@ class Write(TypedDict, total=False):
     steps: list[StepItem]
     interrupts: list[InterruptItem]
     answers: list[AnswerItem]
+    writes: list[WriteItem]
     end: EndItem
 
 
@@ -123,6 +140,7 @@ class ClaimCheckpoint(TypedDict, total=False):
     next: list[str]
     tasks: list[TaskItem]
     metadata: dict[str, Json]
+    saved: Json
 
 
 class JournalItem(TypedDict):

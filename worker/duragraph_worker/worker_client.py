@@ -14,6 +14,7 @@ import httpx
 
 from duragraph_worker.backoff import Backoff
 from duragraph_worker.client import ApiError, Unreachable, check_answer, check_url
+from duragraph_worker.errors import LeaseLost
 from duragraph_worker.journal import Claim
 
 log = logging.getLogger("duragraph_worker")
@@ -79,6 +80,21 @@ class WorkerClient:
         body = b'{"writes":[' + b",".join(writes) + b"]}"
         answer = await self._call("POST", f"{self._path}/writes", body, httpx.Timeout(60.0, connect=5.0), faults=5)
         return {result["token"]: result for result in answer.get("results") or () if "token" in result}
+
+    async def read_checkpoints(self, run_id: str, token: int, reads: Sequence[Json]) -> list[list[Json]]:
+        """What a hosted graph saved on the run's thread, for each read newest first. Raises `LeaseLost`, `ApiError`."""
+        body = json.dumps({"run_id": run_id, "token": token, "reads": list(reads)}).encode()
+        answer = await self._leased("checkpoints", run_id, body)
+        return list(answer["results"])
+
+    async def _leased(self, what: str, run_id: str, body: bytes) -> Json:
+        """A call that only the holder of a run's lease may make."""
+        try:
+            return await self._call("POST", f"{self._path}/{what}", body, httpx.Timeout(60.0, connect=5.0), faults=5)
+        except ApiError as refusal:
+            if refusal.status == 409:
+                raise LeaseLost(f"the lease of run {run_id} is lost") from refusal
+            raise
 
     async def drain(self) -> None:
         """From now on claims give nothing."""

@@ -33,7 +33,7 @@ RUN_QUEUE_BYTES = 4 * 2**20
 ALL_QUEUE_BYTES = 64 * 2**20
 """Over either, a run that writes waits: a control plane that is away must not fill the worker's memory."""
 
-LISTS = ("events", "checkpoints", "steps", "interrupts", "answers")
+LISTS = ("events", "checkpoints", "steps", "interrupts", "answers", "writes")
 
 Json = dict[str, Any]
 
