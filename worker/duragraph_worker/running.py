@@ -142,6 +142,13 @@ class TaskRun:
             self.seconds = time.perf_counter() - started
             current.reset(token)
 
+    async def as_if_done(self, update: dict[str, Any]) -> Result:
+        """The result that the task would have had with this update; only what chooses the way is called."""
+        if self.node.kind != "router":
+            return await self._follow(Result(update))
+        routed = self._routed(await self.call_method())
+        return Result(update, routed.goto)
+
     async def _by_kind(self) -> Result:
         kind = self.node.kind
         if kind == "subgraph":
