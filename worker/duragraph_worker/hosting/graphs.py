@@ -139,7 +139,7 @@ def _own_schemas(graph: Any) -> dict[str, Any]:
         "input_schema": graph.get_input_jsonschema,
         "output_schema": graph.get_output_jsonschema,
         "state_schema": lambda: _state_schema(graph),
-        "config_schema": lambda: _configurable(graph),
+        "config_schema": graph.get_context_jsonschema,  # one mirrors the other
         "context_schema": graph.get_context_jsonschema,
     }
     schemas: dict[str, Any] = {}
@@ -157,11 +157,3 @@ def _state_schema(graph: Any) -> Any:
         return graph.get_output_jsonschema()
     fields: dict[str, Any] = {name: (graph.channels[name].UpdateType, None) for name in shown}
     return create_model(graph.get_name("State"), **fields).model_json_schema()
-
-
-def _configurable(graph: Any) -> Any:
-    schema = graph.get_config_jsonschema()
-    configurable = (schema.get("properties") or {}).get("configurable")
-    if configurable and "$ref" in configurable:
-        return (schema.get("$defs") or {}).get(configurable["$ref"].rsplit("/", 1)[-1])
-    return configurable

@@ -148,7 +148,9 @@ class Outbox:
             while writes := self._ready():
                 joined = join_writes(writes)
                 await self._journal.write(joined, flush=bool(joined.get("checkpoints")))
-        except Exception as problem:  # raised by the next check
+        except asyncio.CancelledError:
+            raise
+        except BaseException as problem:  # raised by the next check
             self._problem = problem
         finally:
             self._pump = None

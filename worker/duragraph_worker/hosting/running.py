@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from typing import Any, cast
@@ -34,6 +35,7 @@ ReadCheckpoints = Callable[[Sequence[dict[str, Any]]], Awaitable[list[list[dict[
 
 _INTERRUPT, _RESUME, _RETURN = "__interrupt__", "__resume__", "__return__"
 _CONTROL = frozenset({_INTERRUPT, _RESUME, "__error__", "__error_source_node__", "__scheduled__"})
+_ANSWER_ID = re.compile(r"[0-9a-f]{32}").fullmatch
 _NOBODY = "00000000-0000-0000-0000-000000000000"
 """The task in whose name LangGraph writes what comes from outside."""
 
@@ -257,6 +259,10 @@ class HostedRun:
             return None
         if not command:
             return self.kwargs.get("input")
+        if self._command_is_stored():
+            # What it says is among the writes that are loaded with the checkpoint; answers by id are never stored.
+            by_id = isinstance(command.get("resume"), dict) and all(map(_ANSWER_ID, command["resume"]))
+            command = {"resume": command["resume"]} if by_id else {}
         given: dict[str, Any] = {}
         if command.get("resume") is not None:
             given["resume"] = command["resume"]
@@ -267,6 +273,10 @@ class HostedRun:
             goto = command["goto"] if isinstance(command["goto"], list) else [command["goto"]]
             given["goto"] = [Send(one["node"], one.get("input")) if isinstance(one, dict) else one for one in goto]
         return Command(**given) if given else None
+
+    def _command_is_stored(self) -> bool:
+        saved = (self.claim.get("checkpoint") or {}).get("saved") or {}
+        return any(write[0] == _NOBODY and write[5] == self.claim["run_id"] for write in saved.get("writes") or ())
 
     def _config(self) -> Any:
         config = run_config(self.claim)

@@ -276,7 +276,7 @@ class RunSaver(BaseCheckpointSaver[int]):
         checkpoint = cast(Checkpoint, {**saved, "id": document["checkpoint_id"], "channel_values": values})
         metadata = {"source": document["source"], "step": document["step"], **document["metadata"]}
         point = _Point(checkpoint, cast(CheckpointMetadata, metadata), document["parent_checkpoint_id"], lists)
-        for task_id, path, idx, channel, what in document["writes"]:
+        for task_id, path, idx, channel, what, _ in document["writes"]:
             point.writes[task_id, idx] = (task_id, channel, self._restored(what))
             point.paths[task_id] = path
         return point
