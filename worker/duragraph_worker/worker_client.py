@@ -22,6 +22,7 @@ Json = dict[str, Any]
 
 # Below the 5 s after which common servers close an idle connection, so that few requests meet a closing one.
 _LIMITS = httpx.Limits(max_connections=20, keepalive_expiry=4.0)
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 
@@ -79,6 +80,16 @@ class WorkerClient:
         body = b'{"writes":[' + b",".join(writes) + b"]}"
         answer = await self._call("POST", f"{self._path}/writes", body, httpx.Timeout(60.0, connect=5.0), faults=5)
         return {result["token"]: result for result in answer.get("results") or () if "token" in result}
+
+    async def store(self, run_id: str, token: int, ops: Sequence[Json]) -> list[Any]:
+        """Do operations of the key-value store for a held run, all or nothing; their results, in order.
+
+        Raises `ApiError` for a refusal, with code `lease_lost` where the run is held no longer; so does an answer of
+        500 when it comes again and again. A call whose answer was lost is done again.
+        """
+        body = _JSON.encode({"run_id": run_id, "token": token, "ops": ops}).encode()
+        answer = await self._call("POST", f"{self._path}/store", body, httpx.Timeout(60.0, connect=5.0), faults=5)
+        return list(answer.get("results") or ())
 
     async def drain(self) -> None:
         """From now on claims give nothing."""
