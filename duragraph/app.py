@@ -36,7 +36,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-RESOURCES = ("assistants", "threads", "state", "runs", "workers", "health")
+RESOURCES = ("assistants", "threads", "state", "runs", "store", "workers", "health")
 PREFIXES = ("", "/api/v1")
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -211,9 +211,9 @@ def _preflight(req: Request, resp: Response) -> None:
 
 def _reads_every_answer(req: Request) -> bool:
     """The published SDK's client parses every body as JSON. It is known by its user agent and by the type it sends even
-    without a body, as others do not."""
+    without a body, as others do not; where it has one, by its path."""
     return (
-        (req.method == "DELETE" or (req.method == "POST" and not req.content_length))
+        (req.path.startswith("/api/v1/store/") or (req.method in ("DELETE", "POST") and not req.content_length))
         and (req.user_agent or "").startswith("python-httpx/")
         and (req.content_type or "").startswith("application/json")
     )

@@ -22,6 +22,7 @@ _LOOK_EVERY = 10.0
 _BEAT_EVERY = 60.0
 _RETRY_AFTER = 30.0
 _SWEEP = 1000
+_SWEEPS_OF_ITEMS = 100
 
 
 def queue_schema_sql() -> str:
@@ -62,6 +63,14 @@ async def sweep(store: Store, hub: Hub) -> None:
     hub.changed([one["run_id"] for one in released])
     if released or promoted:
         hub.ready()
+    await sweep_store(store)
+
+
+async def sweep_store(store: Store) -> None:
+    """Delete the items of the key-value store whose time is over, in batches."""
+    for _ in range(_SWEEPS_OF_ITEMS):
+        if await store.sweep_items(_SWEEP) < _SWEEP:
+            break
 
 
 async def retain(store: Store) -> None:

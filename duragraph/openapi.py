@@ -168,6 +168,17 @@ def _threads() -> Iterator[tuple[str, Operation]]:
     yield f"POST {one}/history", Operation(tag, _list(state), shapes.StateSearch, errors=found)
 
 
+def _store() -> Iterator[tuple[str, Operation]]:
+    tag = "Store"
+    item: Json = {"anyOf": [shapes.Item, {"type": "null"}]}
+    named = {"key": _TEXT, "namespace": _list(_TEXT), "refresh_ttl": {**_BOOLEAN, "default": True}}
+    yield "PUT /store/items", Operation(tag, None, shapes.ItemPut, status=204)
+    yield "GET /store/items", Operation(tag, item, query=named, errors=(400, 422))
+    yield "DELETE /store/items", Operation(tag, None, shapes.ItemDelete, status=204)
+    yield "POST /store/items/search", Operation(tag, shapes.FoundItems, shapes.ItemSearch)
+    yield "POST /store/namespaces", Operation(tag, shapes.FoundNamespaces, shapes.NamespaceSearch)
+
+
 def _workers() -> Iterator[tuple[str, Operation]]:
     tag, one = "Workers", "/workers/{worker_id}"
     found: dict[str, Any] = {"answer": _OBJECT, "errors": (404, 422)}
@@ -180,6 +191,10 @@ def _workers() -> Iterator[tuple[str, Operation]]:
     yield (
         f"POST {one}/checkpoints",
         Operation(tag, _OBJECT, models.WorkerReads, errors=(404, 409, 422)),
+    )
+    yield (
+        f"POST {one}/store",
+        Operation(tag, shapes.StoreResults, shapes.WorkerStore, errors=(404, 409, 422)),
     )
     yield f"POST {one}/heartbeat", Operation(tag, body=models.WorkerBeat, **found)
     yield f"POST {one}/drain", Operation(tag, **found)
@@ -215,6 +230,7 @@ def operations() -> dict[str, Operation]:
     known["POST /runs/cancel"] = Operation(
         tag, None, models.RunsCancel, status=204, errors=(404, 422), query={"action": _ACTION}
     )
+    known.update(_store())
     known.update(_workers())
     known.update(_system())
     return known

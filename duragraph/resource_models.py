@@ -7,7 +7,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from duragraph.models import Checkpoint, Config, Object, Shape
+from duragraph.models import Checkpoint, Config, Object, Shape, Token
 
 Limit = Annotated[int, Field(ge=1, le=1000)]
 Offset = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -206,6 +206,55 @@ class StateSearch(Shape):
     select: list[str] | None = Field(default=None, description="Fields of a state, and channels as `values.<key>`.")
 
 
+class ItemDelete(Shape):
+    """An item of the key-value store by its name."""
+
+    namespace: list[str] = Field(default_factory=list, description="Labels: not empty, without periods.")
+    key: str = Field(min_length=1)
+
+
+class ItemPut(Shape):
+    """An item of the key-value store; one that is there is replaced."""
+
+    namespace: list[str] = Field(description="Labels: not empty, without periods; the first is not `langgraph`.")
+    key: str = Field(min_length=1)
+    value: Object
+    index: Literal[False] | list[str] | None = Field(default=None, description="Taken, and of no effect.")
+    ttl: float | None = Field(default=None, description="Minutes until it expires.")
+    ttl_seconds: float | None = Field(default=None, description="The same in seconds, where `ttl` is not given.")
+
+
+class ItemSearch(Shape):
+    """A page of the items under a prefix."""
+
+    namespace_prefix: list[str] | None = None
+    filter: Object | None = Field(
+        default=None, description="{field: value, or {operator: value}}: $eq, $ne, $gt, $gte, $lt, $lte."
+    )
+    limit: Limit | None = Field(default=None, description="10 when not given.")
+    offset: Offset | None = None
+    query: str | None = Field(default=None, description="Taken, and of no effect.")
+    refresh_ttl: bool | None = Field(default=None, description="Whether what is found begins its time anew; true.")
+
+
+class NamespaceSearch(Shape):
+    """A page of the namespaces that hold items; `*` stands for any one label."""
+
+    prefix: list[str] | None = None
+    suffix: list[str] | None = None
+    max_depth: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    limit: Limit | None = Field(default=None, description="100 when not given.")
+    offset: Offset | None = None
+
+
+class WorkerStore(Shape):
+    """What a run asks of the key-value store: `op` is put, get, delete, search or list_namespaces."""
+
+    run_id: UUID
+    token: Token
+    ops: list[Object] = Field(max_length=1000)
+
+
 class WorkerWrites(Shape):
     """What runs did: one Write a run, each one commit."""
 
@@ -228,6 +277,7 @@ class Error(Answer):
     code: str
     field: str | None = None
     hint: str | None = None
+    error: str | None = Field(default=None, description="The detail once more, where LangGraph has it under this name.")
 
 
 class AssistantVersion(Answer):
@@ -380,6 +430,40 @@ class StateUpdated(Answer):
     checkpoint: Point
     configurable: Point
     checkpoint_id: UUID
+
+
+class Item(Answer):
+    """What is stored under a namespace and a key."""
+
+    namespace: list[str]
+    key: str
+    value: Object
+    created_at: str
+    updated_at: str
+
+
+class FoundItem(Item):
+    """An item that a search found."""
+
+    score: float | None
+
+
+class FoundItems(Answer):
+    """A page of items."""
+
+    items: list[FoundItem]
+
+
+class FoundNamespaces(Answer):
+    """A page of namespaces."""
+
+    namespaces: list[list[str]]
+
+
+class StoreResults(Answer):
+    """One result an operation, in order: null, an item, items or namespaces."""
+
+    results: list[Any]
 
 
 class Ok(Answer):

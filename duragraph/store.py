@@ -496,6 +496,38 @@ class Store:
             "select items, total, next_offset from duragraph.search_threads(%s, %s)", tenant, request
         )
 
+    # the key-value store
+
+    async def put_item(self, tenant: int, op: bytes) -> None:
+        """Write an item, whole."""
+        await self._rows("select duragraph.put_item(%s, %s)", (tenant, Json(op)))
+
+    async def get_item(self, tenant: int, op: bytes) -> bytes:
+        """An item or null."""
+        return await self._read("select coalesce(duragraph.get_item(%s, %s)::text, 'null')", (tenant, Json(op)))
+
+    async def delete_item(self, tenant: int, op: bytes) -> None:
+        """Delete an item, if it is there."""
+        await self._rows("select duragraph.delete_item(%s, %s)", (tenant, Json(op)))
+
+    async def search_items(self, tenant: int, op: bytes) -> bytes:
+        """An array of items."""
+        return await self._read("select duragraph.search_items(%s, %s)::text", (tenant, Json(op)))
+
+    async def list_namespaces(self, tenant: int, op: bytes) -> bytes:
+        """An array of namespaces."""
+        return await self._read("select duragraph.list_namespaces(%s, %s)::text", (tenant, Json(op)))
+
+    async def run_store_batch(self, run_id: UUID, token: int, request: bytes) -> bytes:
+        """The results of the request's `ops`, in order; `LeaseLost` when the worker holds the run no longer."""
+        return await self._one(
+            "select duragraph.run_store_batch(%s, %s, %s::json -> 'ops')::text", (run_id, token, Json(request))
+        )
+
+    async def sweep_items(self, limit: int = 1000) -> int:
+        """How many items, whose time is over, were deleted."""
+        return cast("int", (await self._rows("select duragraph.sweep_items(%s)", (limit,)))[0][0])
+
     # what operators see
 
     async def metrics(self, tenant: int) -> bytes:

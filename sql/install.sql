@@ -15,7 +15,7 @@ set local check_function_bodies = off;
 
 do $$
 begin
-  if exists (select from duragraph.migrations where version > 2) then
+  if exists (select from duragraph.migrations where version > 3) then
     raise exception using
       errcode = 'DG503',
       message = 'the database is newer than these files',
@@ -38,6 +38,13 @@ insert into duragraph.migrations (version, name, checksum)
 values (2, 'hosted', '2e4c1856e665705c6398f9950113ceaf821a251512cb077bd78e734e5f990a78');
 \endif
 
+select not exists (select from duragraph.migrations where version = 3) as pending \gset
+\if :pending
+\ir migrations/0003_store.sql
+insert into duragraph.migrations (version, name, checksum)
+values (3, 'store', '42003a90801b18eea2097b0590cfca002c846278dd002e1b4fefb03c17362f3c');
+\endif
+
 \ir functions/append_events.sql
 \ir functions/append_value.sql
 \ir functions/apply_update.sql
@@ -53,6 +60,7 @@ values (2, 'hosted', '2e4c1856e665705c6398f9950113ceaf821a251512cb077bd78e734e5f
 \ir functions/cancel_runs.sql
 \ir functions/channel_saved.sql
 \ir functions/channel_value.sql
+\ir functions/check_filter.sql
 \ir functions/check_new_runs.sql
 \ir functions/checkpoint_document.sql
 \ir functions/checkpoint_journal.sql
@@ -72,6 +80,7 @@ values (2, 'hosted', '2e4c1856e665705c6398f9950113ceaf821a251512cb077bd78e734e5f
 \ir functions/create_thread.sql
 \ir functions/current_time.sql
 \ir functions/delete_assistant.sql
+\ir functions/delete_item.sql
 \ir functions/delete_run.sql
 \ir functions/delete_thread.sql
 \ir functions/deregister_worker.sql
@@ -93,6 +102,7 @@ values (2, 'hosted', '2e4c1856e665705c6398f9950113ceaf821a251512cb077bd78e734e5f
 \ir functions/get_assistant.sql
 \ir functions/get_graph.sql
 \ir functions/get_history.sql
+\ir functions/get_item.sql
 \ir functions/get_run.sql
 \ir functions/get_state.sql
 \ir functions/get_thread.sql
@@ -101,10 +111,15 @@ values (2, 'hosted', '2e4c1856e665705c6398f9950113ceaf821a251512cb077bd78e734e5f
 \ir functions/heartbeat.sql
 \ir functions/hold_thread.sql
 \ir functions/iso.sql
+\ir functions/item_json.sql
+\ir functions/item_key.sql
+\ir functions/item_matches.sql
+\ir functions/item_ttl.sql
 \ir functions/json_path.sql
 \ir functions/keep_assistant_version.sql
 \ir functions/lease_runs.sql
 \ir functions/list_assistant_versions.sql
+\ir functions/list_namespaces.sql
 \ir functions/list_runs.sql
 \ir functions/list_workers.sql
 \ir functions/maintain_partitions.sql
@@ -113,17 +128,23 @@ values (2, 'hosted', '2e4c1856e665705c6398f9950113ceaf821a251512cb077bd78e734e5f
 \ir functions/message_of.sql
 \ir functions/message_type.sql
 \ir functions/metrics.sql
+\ir functions/namespace_after.sql
+\ir functions/namespace_matches.sql
+\ir functions/namespace_of.sql
 \ir functions/new_tasks.sql
 \ir functions/notify_ended.sql
 \ir functions/notify_runs.sql
 \ir functions/overlay_json.sql
+\ir functions/page_number.sql
 \ir functions/promote_due.sql
 \ir functions/promote_threads.sql
+\ir functions/put_item.sql
 \ir functions/put_state.sql
 \ir functions/queue_ord.sql
 \ir functions/read_checkpoints.sql
 \ir functions/read_events.sql
 \ir functions/reduce_value.sql
+\ir functions/refresh_items.sql
 \ir functions/refuse_assistant.sql
 \ir functions/refuse_sort.sql
 \ir functions/register_graph.sql
@@ -139,10 +160,12 @@ values (2, 'hosted', '2e4c1856e665705c6398f9950113ceaf821a251512cb077bd78e734e5f
 \ir functions/run_kwargs.sql
 \ir functions/run_output.sql
 \ir functions/run_status.sql
+\ir functions/run_store_batch.sql
 \ir functions/runs_of_keys.sql
 \ir functions/runs_to_cancel.sql
 \ir functions/saved_checkpoint.sql
 \ir functions/search_assistants.sql
+\ir functions/search_items.sql
 \ir functions/search_threads.sql
 \ir functions/selected_state.sql
 \ir functions/set_latest_assistant.sql
@@ -151,7 +174,9 @@ values (2, 'hosted', '2e4c1856e665705c6398f9950113ceaf821a251512cb077bd78e734e5f
 \ir functions/state_json.sql
 \ir functions/state_tasks.sql
 \ir functions/static_next.sql
+\ir functions/store_batch.sql
 \ir functions/submit_run.sql
+\ir functions/sweep_items.sql
 \ir functions/sweep_retention.sql
 \ir functions/take_thread.sql
 \ir functions/tasks_after_update.sql
@@ -167,6 +192,8 @@ values (2, 'hosted', '2e4c1856e665705c6398f9950113ceaf821a251512cb077bd78e734e5f
 \ir functions/update_writes.sql
 \ir functions/uuid5.sql
 \ir functions/uuid_at.sql
+\ir functions/value_compares.sql
+\ir functions/value_matches.sql
 \ir functions/why_not_claimed.sql
 \ir functions/why_not_running.sql
 \ir functions/worker_json.sql

@@ -48,6 +48,9 @@ class SqlJournal:
             self.dead = True
             raise Crash
 
+    async def store(self, ops: list[Any]) -> Any:
+        return self.stage.call("run_store_batch", self.claim["run_id"], self.claim["token"], ops)
+
     async def write(self, write: Mapping[str, Any], *, flush: bool = False) -> None:
         if self.stage.joined:
             self.held.append(write)

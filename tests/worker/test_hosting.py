@@ -20,6 +20,13 @@ from tests.worker.test_executor_on_postgres import SqlJournal, Stage
 HI = {"messages": [{"role": "user", "content": "hi", "id": "m1"}]}
 
 
+class SavingJournal(SqlJournal):
+    """Reads back too what was saved."""
+
+    async def read_checkpoints(self, reads: Sequence[dict[str, Any]]) -> Any:
+        return self.stage.call("read_checkpoints", 1, self.claim["run_id"], self.claim["token"], list(reads))
+
+
 class Hosting(Stage):
     """A thread on which runs of a hosted graph are played through the database."""
 
@@ -32,10 +39,7 @@ class Hosting(Stage):
         return "g"
 
     async def execute(self, claim: Any) -> None:
-        await self.graph.execute(claim, SqlJournal(self, claim), self)
-
-    async def read_checkpoints(self, run_id: str, token: int, reads: Sequence[dict[str, Any]]) -> Any:
-        return self.call("read_checkpoints", 1, run_id, token, list(reads))
+        await self.graph.execute(claim, SavingJournal(self, claim))
 
     def state(self, **request: Any) -> Any:
         return self.call("get_state", 1, self.thread_id, request)
@@ -255,6 +259,14 @@ async def test_a_factory_that_opens_something_closes_it_behind_the_run(db: psyco
     stage = await host(db, more.in_context)
     await stage.run({"input": {"n": 1}})
     assert more.CALLS == ["opened", "plain", "closed"]
+
+
+async def test_graphs_share_the_store_of_the_api(db: psycopg.Connection[Any]):
+    stage = await host(db, toys.memory)
+    await stage.play([{"input": {"space": "s", "fact": "sky"}}, {"input": {"space": "s", "fact": "sea"}}])
+    assert values(stage)["known"] == ["sea", "sky"]
+    item = stage.call("store_batch", 1, [{"op": "get", "namespace": ["facts", "s"], "key": "sky"}])[0]
+    assert item["value"] == {"fact": "sky"}
 
 
 def test_what_is_no_graph_is_refused_by_name():

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from typing import Any
 
 import psycopg
@@ -16,8 +16,7 @@ from duragraph_worker.errors import DuraGraphError, LeaseLost
 from duragraph_worker.hosting.graphs import LangGraphGraph
 from duragraph_worker.hosting.running import HostedRun
 from tests.conformance.graphs import toy_graphs as toys
-from tests.worker.test_executor_on_postgres import SqlJournal
-from tests.worker.test_hosting import Hosting
+from tests.worker.test_hosting import Hosting, SavingJournal
 
 CAPABILITIES = ("put", "put_writes", "get_tuple", "list", "delete_thread")
 
@@ -41,11 +40,7 @@ class OnLeases(BaseCheckpointSaver[int]):
             body = {"assistant_id": "g", "if_not_exists": "create", "input": {}}
             stage.call("create_runs", 1, [{"thread_id": thread_id, "body": body}])
             (claim,) = stage.call("claim_runs", stage.worker_key, 10)["runs"]
-
-            async def read(reads: Sequence[dict[str, Any]]) -> Any:
-                return await stage.read_checkpoints(claim["run_id"], claim["token"], reads)
-
-            self._runs[thread_id] = HostedRun(toys.echo, claim, SqlJournal(stage, claim), read, None)
+            self._runs[thread_id] = HostedRun(toys.echo, claim, SavingJournal(stage, claim))
         run = self._runs[thread_id]
         if self._forgetful:
             run.starts_empty = False

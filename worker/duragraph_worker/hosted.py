@@ -12,16 +12,12 @@ if TYPE_CHECKING:
     from duragraph_worker.executor import Outcome
 
 
-class Served(Protocol):
-    """What a hosted run may ask of the control plane; each call is fenced by the run's token, and raises LeaseLost."""
+class HostedJournal(Journal, Protocol):
+    """A journal that also gives back what was saved."""
 
-    async def read_checkpoints(
-        self, run_id: str, token: int, reads: Sequence[dict[str, Any]]
-    ) -> list[list[dict[str, Any]]]:
+    async def read_checkpoints(self, reads: Sequence[dict[str, Any]]) -> list[list[dict[str, Any]]]:
         """For each of [{checkpoint_ns, checkpoint_id?, before?, filter?, limit = 1}] what was saved, newest first."""
-
-    async def store(self, run_id: str, token: int, ops: Sequence[dict[str, Any]]) -> list[Any]:
-        """The results of operations on the store, in order."""
+        ...
 
 
 class HostedGraph(ABC):
@@ -42,5 +38,5 @@ class HostedGraph(ABC):
         """JSON Schemas: `{input_schema, output_schema, state_schema, config_schema, context_schema}`."""
 
     @abstractmethod
-    async def execute(self, claim: Claim, journal: Journal, served: Served) -> Outcome:
+    async def execute(self, claim: Claim, journal: HostedJournal) -> Outcome:
         """One attempt at a run. Raises LeaseLost and CancelledError; a failing node ends the run instead."""

@@ -185,7 +185,7 @@ def run_config(claim: Claim) -> dict[str, Any]:
 class Journal(Protocol):
     """Stores the writes of one claimed run, in the order of the calls; several tasks of the run may call at once.
 
-    Both methods raise LeaseLost when the run belongs to someone else now: nothing of the refused write was stored, and
+    All methods raise LeaseLost when the run belongs to someone else now: nothing of the refused write was stored, and
     the executor stops. An `end` is in the last write, which is committed.
     """
 
@@ -194,6 +194,10 @@ class Journal(Protocol):
 
     async def commit(self, write: Write) -> None:
         """Queue a write and return when it, and so every earlier one, is stored."""
+
+    async def store(self, ops: list[dict[str, Json]]) -> list[Json]:
+        """Do operations of the key-value store in one commit of their own, at once. Raises StoreError."""
+        ...
 
 
 def join_writes(writes: Iterable[Write]) -> Write:

@@ -287,6 +287,16 @@ class TaskRun:
         else:
             self._loop.call_soon_threadsafe(self.walk.shared.emit, events)
 
+    async def store_ops(self, ops: list[dict[str, Any]]) -> list[Any]:
+        """Ask the store, while the run is held."""
+        return await self.walk.shared.journal.store(ops)
+
+    def store_ops_in_thread(self, ops: list[dict[str, Any]]) -> list[Any]:
+        """The same from a node's own thread."""
+        if in_loop(self._loop):
+            raise NodeError(f"node '{self.task.name}': await ctx.store.aget(...), aput(...) and so on in an async node")
+        return asyncio.run_coroutine_threadsafe(self.store_ops(ops), self._loop).result()
+
     def next_key(self, name: str) -> str:
         """The journal key of the next call of that name."""
         self._counts[name] += 1

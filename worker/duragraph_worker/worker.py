@@ -165,7 +165,7 @@ class Worker:
                 continue
             self._lose(claimed.lost)
             for claim in claimed.runs:
-                self._start(claim, writer, client)
+                self._start(claim, writer)
             if claimed.runs or claimed.lost or time.monotonic() - started > 0.5:
                 backoff.reset()
             else:
@@ -193,10 +193,10 @@ class Worker:
         finally:
             await _settle(asking, waiting)
 
-    def _start(self, claim: Claim, writer: Writer, client: WorkerClient) -> None:
+    def _start(self, claim: Claim, writer: Writer) -> None:
         for earlier in [run for run in self._running.values() if run.claim["run_id"] == claim["run_id"]]:
             earlier.journal.lose()
-        self._running[claim["token"]] = _Run(self, claim, writer, client)
+        self._running[claim["token"]] = _Run(self, claim, writer)
 
     def _finished(self, run: _Run) -> None:
         self._running.pop(run.claim["token"], None)
@@ -301,9 +301,8 @@ class Worker:
 class _Run:
     """One claimed run and the task that executes it."""
 
-    def __init__(self, worker: Worker, claim: Claim, writer: Writer, client: WorkerClient) -> None:
+    def __init__(self, worker: Worker, claim: Claim, writer: Writer) -> None:
         self.claim = claim
-        self._client = client
         self.journal: RunJournal = writer.journal(claim["run_id"], claim["token"], self._on_lost)
         self._worker = worker
         self._started = time.monotonic()
@@ -342,7 +341,7 @@ class _Run:
         if graph is None:
             raise DuraGraphError(f'this worker has no graph "{self.claim["graph_id"]}"; start one that has it')
         if isinstance(graph, HostedGraph):
-            outcome = await graph.execute(self.claim, self.journal, self._client)
+            outcome = await graph.execute(self.claim, self.journal)
         else:
             outcome = await Executor(graph, self.claim, self.journal).run()
         error = f"{outcome.error['error']}: {outcome.error['message']}" if outcome.error else None

@@ -14,7 +14,6 @@ import httpx
 
 from duragraph_worker.backoff import Backoff
 from duragraph_worker.client import ApiError, Unreachable, check_answer, check_url
-from duragraph_worker.errors import LeaseLost
 from duragraph_worker.journal import Claim
 
 log = logging.getLogger("duragraph_worker")
@@ -23,6 +22,7 @@ Json = dict[str, Any]
 
 # Below the 5 s after which common servers close an idle connection, so that few requests meet a closing one.
 _LIMITS = httpx.Limits(max_connections=20, keepalive_expiry=4.0)
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 
@@ -82,19 +82,22 @@ class WorkerClient:
         return {result["token"]: result for result in answer.get("results") or () if "token" in result}
 
     async def read_checkpoints(self, run_id: str, token: int, reads: Sequence[Json]) -> list[list[Json]]:
-        """What a hosted graph saved on the run's thread, for each read newest first. Raises `LeaseLost`, `ApiError`."""
-        body = json.dumps({"run_id": run_id, "token": token, "reads": list(reads)}).encode()
-        answer = await self._leased("checkpoints", run_id, body)
-        return list(answer["results"])
+        """What a hosted graph saved on the run's thread, for each read newest first. Raises as `store`."""
+        answer = await self._leased("checkpoints", {"run_id": run_id, "token": token, "reads": reads})
+        return list(answer.get("results") or ())
 
-    async def _leased(self, what: str, run_id: str, body: bytes) -> Json:
-        """A call that only the holder of a run's lease may make."""
-        try:
-            return await self._call("POST", f"{self._path}/{what}", body, httpx.Timeout(60.0, connect=5.0), faults=5)
-        except ApiError as refusal:
-            if refusal.status == 409:
-                raise LeaseLost(f"the lease of run {run_id} is lost") from refusal
-            raise
+    async def store(self, run_id: str, token: int, ops: Sequence[Json]) -> list[Any]:
+        """Do operations of the key-value store for a held run, all or nothing; their results, in order.
+
+        Raises `ApiError` for a refusal, with code `lease_lost` where the run is held no longer; so does an answer of
+        500 when it comes again and again. A call whose answer was lost is done again.
+        """
+        answer = await self._leased("store", {"run_id": run_id, "token": token, "ops": ops})
+        return list(answer.get("results") or ())
+
+    async def _leased(self, what: str, body: Json) -> Json:
+        content = _JSON.encode(body).encode()
+        return await self._call("POST", f"{self._path}/{what}", content, httpx.Timeout(60.0, connect=5.0), faults=5)
 
     async def drain(self) -> None:
         """From now on claims give nothing."""

@@ -14,10 +14,9 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 
 from duragraph_worker.errors import GraphError
 from duragraph_worker.executor import Outcome
-from duragraph_worker.hosted import HostedGraph, Served
+from duragraph_worker.hosted import HostedGraph, HostedJournal
 from duragraph_worker.hosting.running import HostedRun
-from duragraph_worker.hosting.store import RunStore
-from duragraph_worker.journal import Claim, Journal, run_config
+from duragraph_worker.journal import Claim, run_config
 
 _NO_SCHEMA = (PydanticSchemaGenerationError, PydanticUserError, TypeError, NameError, AttributeError, KeyError)
 
@@ -58,13 +57,10 @@ class LangGraphGraph(HostedGraph):
         """Its JSON Schemas."""
         return self._schemas
 
-    async def execute(self, claim: Claim, journal: Journal, served: Served) -> Outcome:
+    async def execute(self, claim: Claim, journal: HostedJournal) -> Outcome:
         """One attempt at a run."""
-        run_id, token = claim["run_id"], claim["token"]
-        store = RunStore(lambda ops: served.store(run_id, token, ops))
         async with self._loaded(run_config(claim)) as graph:
-            run = HostedRun(graph, claim, journal, lambda reads: served.read_checkpoints(run_id, token, reads), store)
-            return await run.run()
+            return await HostedRun(graph, claim, journal).run()
 
     @asynccontextmanager
     async def _loaded(self, config: dict[str, Any]) -> AsyncIterator[Pregel[Any, Any]]:

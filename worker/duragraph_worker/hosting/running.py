@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, cast
 
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
@@ -13,10 +13,12 @@ from langgraph.types import Command, Interrupt, Send, StateUpdate
 
 from duragraph_worker.errors import LeaseLost
 from duragraph_worker.executor import Outcome
+from duragraph_worker.hosted import HostedJournal
 from duragraph_worker.hosting.frames import Frames
 from duragraph_worker.hosting.outbox import Info, Key, Outbox
 from duragraph_worker.hosting.rendering import jsonable
 from duragraph_worker.hosting.saver import RunSaver
+from duragraph_worker.hosting.store import RunStore
 from duragraph_worker.journal import (
     AnswerItem,
     CheckpointItem,
@@ -24,14 +26,11 @@ from duragraph_worker.journal import (
     EndItem,
     EventItem,
     InterruptItem,
-    Journal,
     StepItem,
     Write,
     WriteItem,
     run_config,
 )
-
-ReadCheckpoints = Callable[[Sequence[dict[str, Any]]], Awaitable[list[list[dict[str, Any]]]]]
 
 _INTERRUPT, _RESUME, _RETURN = "__interrupt__", "__resume__", "__return__"
 _CONTROL = frozenset({_INTERRUPT, _RESUME, "__error__", "__error_source_node__", "__scheduled__"})
@@ -41,19 +40,14 @@ _NOBODY = "00000000-0000-0000-0000-000000000000"
 
 
 class HostedRun:
-    """What the saver and the driver of one run share.
+    """What the saver and the driver of one run share. To be made on the loop it runs on."""
 
-    `graph` is the graph as it was loaded, `store` its BaseStore; `read_checkpoints` asks for what was saved before.
-    """
-
-    def __init__(
-        self, graph: Pregel[Any, Any], claim: Claim, journal: Journal, read_checkpoints: ReadCheckpoints, store: Any
-    ) -> None:
+    def __init__(self, graph: Pregel[Any, Any], claim: Claim, journal: HostedJournal) -> None:
         self.claim = claim
         self.kwargs: dict[str, Any] = claim.get("kwargs") or {}
         self.thread_id = claim["thread_id"]
         self.outbox = Outbox(journal)
-        self.read_checkpoints = read_checkpoints
+        self.read_checkpoints = journal.read_checkpoints
         self.starts_empty = not (claim.get("checkpoint") or {}).get("saved")
         shown = graph.stream_channels_asis
         self.single = shown if isinstance(shown, str) else None
@@ -77,7 +71,7 @@ class HostedRun:
         )
         serde = JsonPlusSerializer(pickle_fallback=False, allowed_msgpack_modules=_known_types(graph))
         self._saver = RunSaver(self, serde)
-        self._graph = graph.copy({"checkpointer": self._saver, "store": store})
+        self._graph = graph.copy({"checkpointer": self._saver, "store": RunStore(journal.store)})
         self._held: Any = None  # values that were streamed last, perhaps just what the next checkpoint holds
 
     # what the saver tells

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Iterable
 from datetime import datetime
 from typing import Any
 
@@ -22,7 +22,7 @@ from langgraph.store.base import (
 from duragraph_worker.errors import DuraGraphError
 from duragraph_worker.hosting.rendering import jsonable
 
-SendOps = Callable[[Sequence[dict[str, Any]]], Awaitable[list[Any]]]
+SendOps = Callable[[list[dict[str, Any]]], Awaitable[list[Any]]]
 
 
 class RunStore(BaseStore):
