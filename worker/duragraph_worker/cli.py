@@ -16,6 +16,7 @@ from rich.markup import escape
 
 from duragraph_worker.client import ApiError
 from duragraph_worker.hosted import HostedGraph
+from duragraph_worker.langgraph_json import read_config
 from duragraph_worker.loading import AnyGraph, TargetError, load_graphs
 from duragraph_worker.logs import set_up_logging
 from duragraph_worker.project import ProjectError, create_project
@@ -67,7 +68,7 @@ def _run(options: argparse.Namespace) -> int:
         graphs = [graph for target in options.targets for graph in load_graphs(target)]
         graphs += _configured(options.config)
         if not graphs:
-            return _fail(f"name a graph to serve, {_TARGETS}; or --config langgraph.json", MISUSED)
+            raise SystemExit(_fail(f"name a graph to serve, {_TARGETS}; or --config langgraph.json", MISUSED))
         worker = Worker(
             options.url,
             graphs=_distinct(graphs),
@@ -106,13 +107,11 @@ def _new(options: argparse.Namespace) -> int:
 
 def _configured(config: str | None) -> list[AnyGraph]:
     """The graphs of a langgraph.json."""
-    if config is None:
-        return []
-    try:
-        from duragraph_worker.hosting.config import read_config
-    except ModuleNotFoundError:
-        raise TargetError('LangGraph is not installed here; pip install "duragraph-worker[langgraph]"') from None
-    return [graph for graph_id, target in read_config(config) for graph in load_graphs(target, graph_id)]
+    return (
+        []
+        if config is None
+        else [graph for graph_id, target in read_config(config) for graph in load_graphs(target, graph_id)]
+    )
 
 
 def _distinct(graphs: Sequence[AnyGraph]) -> list[AnyGraph]:

@@ -2,9 +2,9 @@
 
 | module | what it is for |
 |---|---|
-| config | reads a langgraph.json |
 | graphs | a graph as it is found in a module: loaded, described, executed |
-| running | one run: drives the graph and turns what it streams into frames |
+| running | one run: drives the graph, and records what it does |
+| frames | what the graph streams, as the frames of the run's stream modes |
 | saver | the checkpointer: what the graph saves goes out in the run's own fenced Writes |
 | store | the graph's BaseStore |
 | outbox | puts checkpoints and events in order |

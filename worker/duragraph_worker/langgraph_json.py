@@ -8,8 +8,6 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from dotenv import dotenv_values
-
 from duragraph_worker.loading import TargetError
 
 
@@ -52,6 +50,13 @@ def _environment(file: Path, said: Any) -> dict[str, str]:
     place = file.parent / said
     if not place.is_file():
         raise TargetError(f'{file.name}: there is no env file "{said}"')
+    try:
+        from dotenv import dotenv_values
+    except ModuleNotFoundError:
+        raise TargetError(
+            f'{file.name} names the env file "{said}", and python-dotenv is not installed; '
+            'pip install "duragraph-worker[langgraph]"'
+        ) from None
     return {name: value for name, value in dotenv_values(place).items() if value is not None}
 
 
