@@ -15,7 +15,7 @@ set local check_function_bodies = off;
 
 do $$
 begin
-  if exists (select from duragraph.migrations where version > 1) then
+  if exists (select from duragraph.migrations where version > 3) then
     raise exception using
       errcode = 'DG503',
       message = 'the database is newer than these files',
@@ -29,6 +29,20 @@ select not exists (select from duragraph.migrations where version = 1) as pendin
 \ir migrations/0001_core.sql
 insert into duragraph.migrations (version, name, checksum)
 values (1, 'core', '850bdcc621d660c2a0c314bf0578e80589d8a879e6291ee5e2d7515b1281443a');
+\endif
+
+select not exists (select from duragraph.migrations where version = 2) as pending \gset
+\if :pending
+\ir migrations/0002_store.sql
+insert into duragraph.migrations (version, name, checksum)
+values (2, 'store', '0380c81bb374643f505ee24b13d8cffb06bbe82c0bcc468d205ccec82660e162');
+\endif
+
+select not exists (select from duragraph.migrations where version = 3) as pending \gset
+\if :pending
+\ir migrations/0003_crons.sql
+insert into duragraph.migrations (version, name, checksum)
+values (3, 'crons', '849a86daf25cfc97dc0eb9272eb0ecfa227859aa5bcf58ff0e5eb9487d54e819');
 \endif
 
 \ir functions/append_events.sql
@@ -56,18 +70,27 @@ values (1, 'core', '850bdcc621d660c2a0c314bf0578e80589d8a879e6291ee5e2d7515b1281
 \ir functions/complete_runs.sql
 \ir functions/copy_thread.sql
 \ir functions/count_assistants.sql
+\ir functions/count_crons.sql
 \ir functions/count_threads.sql
 \ir functions/create_assistant.sql
+\ir functions/create_cron.sql
 \ir functions/create_keyed_runs.sql
 \ir functions/create_runs.sql
 \ir functions/create_thread.sql
+\ir functions/cron_json.sql
+\ir functions/cron_matches.sql
+\ir functions/cron_payload.sql
+\ir functions/cron_run.sql
+\ir functions/cron_timing.sql
 \ir functions/current_time.sql
 \ir functions/delete_assistant.sql
+\ir functions/delete_cron.sql
 \ir functions/delete_run.sql
 \ir functions/delete_thread.sql
 \ir functions/deregister_worker.sql
 \ir functions/drain_worker.sql
 \ir functions/drawn_graph.sql
+\ir functions/due_crons.sql
 \ir functions/empty_state.sql
 \ir functions/end_runs.sql
 \ir functions/end_stateless_run.sql
@@ -77,11 +100,14 @@ values (1, 'core', '850bdcc621d660c2a0c314bf0578e80589d8a879e6291ee5e2d7515b1281
 \ir functions/erase_runs.sql
 \ir functions/expiry_of.sql
 \ir functions/find_assistant.sql
+\ir functions/find_cron.sql
 \ir functions/find_graph.sql
 \ir functions/find_thread.sql
+\ir functions/fire_crons.sql
 \ir functions/forget_checkpoints.sql
 \ir functions/found_threads.sql
 \ir functions/get_assistant.sql
+\ir functions/get_cron.sql
 \ir functions/get_graph.sql
 \ir functions/get_history.sql
 \ir functions/get_run.sql
@@ -101,6 +127,7 @@ values (1, 'core', '850bdcc621d660c2a0c314bf0578e80589d8a879e6291ee5e2d7515b1281
 \ir functions/maintain_partitions.sql
 \ir functions/make_id.sql
 \ir functions/merge_messages.sql
+\ir functions/merged_json.sql
 \ir functions/message_of.sql
 \ir functions/message_type.sql
 \ir functions/metrics.sql
@@ -125,6 +152,7 @@ values (1, 'core', '850bdcc621d660c2a0c314bf0578e80589d8a879e6291ee5e2d7515b1281
 \ir functions/resolve_runs.sql
 \ir functions/rest_thread.sql
 \ir functions/retry_run.sql
+\ir functions/run_crons.sql
 \ir functions/run_json.sql
 \ir functions/run_kwargs.sql
 \ir functions/run_output.sql
@@ -132,6 +160,7 @@ values (1, 'core', '850bdcc621d660c2a0c314bf0578e80589d8a879e6291ee5e2d7515b1281
 \ir functions/runs_of_keys.sql
 \ir functions/runs_to_cancel.sql
 \ir functions/search_assistants.sql
+\ir functions/search_crons.sql
 \ir functions/search_threads.sql
 \ir functions/selected_state.sql
 \ir functions/set_latest_assistant.sql
@@ -151,7 +180,9 @@ values (1, 'core', '850bdcc621d660c2a0c314bf0578e80589d8a879e6291ee5e2d7515b1281
 \ir functions/thread_json.sql
 \ir functions/thread_matches.sql
 \ir functions/thread_status.sql
+\ir functions/tick_before.sql
 \ir functions/update_assistant.sql
+\ir functions/update_cron.sql
 \ir functions/update_thread.sql
 \ir functions/update_writes.sql
 \ir functions/uuid5.sql
@@ -163,6 +194,7 @@ values (1, 'core', '850bdcc621d660c2a0c314bf0578e80589d8a879e6291ee5e2d7515b1281
 \ir functions/write_results.sql
 
 \ir views/active_runs.sql
+\ir views/cron_overview.sql
 \ir views/run_ledger.sql
 \ir views/run_overview.sql
 \ir views/thread_line.sql

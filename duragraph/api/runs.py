@@ -37,6 +37,7 @@ from duragraph.api.stream import (
 from duragraph.deps import Deps
 from duragraph.errors import Invalid, Malformed, NotFound
 from duragraph.models import STREAM_MODES, RunBatch, RunCreate, RunsCancel
+from duragraph.resource_models import CronBase
 from duragraph.store import Ended
 
 log = logging.getLogger("duragraph.runs")
@@ -229,8 +230,8 @@ class OneRun:
         return Cursor(seq, fresh=seq == 0)
 
 
-def _check(asked: RunCreate, *, stateless: bool) -> None:
-    """What fits the shape and cannot be meant."""
+def check_context(asked: RunCreate | CronBase) -> None:
+    """Refuse a context beside config.configurable."""
     if asked.context and asked.config is not None and asked.config.configurable:
         raise Malformed(
             "Cannot specify both configurable and context.",
@@ -238,6 +239,11 @@ def _check(asked: RunCreate, *, stateless: bool) -> None:
             field="context",
             hint="Give one of them: each shows in the other.",
         )
+
+
+def _check(asked: RunCreate, *, stateless: bool) -> None:
+    """What fits the shape and cannot be meant."""
+    check_context(asked)
     if stateless and asked.command is not None and asked.command.resume is not None:
         raise Malformed(
             "A run without a thread has nothing to resume.",

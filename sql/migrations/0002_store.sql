@@ -1,0 +1,1 @@
+-- Stands in for the migration of this number, which comes with another branch: take that one.
