@@ -17,6 +17,7 @@ from duragraph.errors import DuragraphError, Invalid
 from duragraph.hub import Hub
 from duragraph.schedules import parse
 from duragraph.store import DueCron, Store
+from duragraph.webhooks import Webhooks
 
 log = logging.getLogger("duragraph.jobs")
 
@@ -34,7 +35,7 @@ def queue_schema_sql() -> str:
     return SchemaManager.get_schema()
 
 
-def make_queue(settings: Settings, store: Store, hub: Hub) -> procrastinate.App:
+def make_queue(settings: Settings, store: Store, hub: Hub, webhooks: Webhooks) -> procrastinate.App:
     """The queue with its duties: one SQL function each."""
     queue = procrastinate.App(
         connector=procrastinate.PsycopgConnector(
@@ -54,6 +55,11 @@ def make_queue(settings: Settings, store: Store, hub: Hub) -> procrastinate.App:
     @queue.task(name="crons", queueing_lock="crons")
     async def fire_each_minute(timestamp: int) -> None:
         await fire_crons(store, hub)
+
+    @queue.periodic(cron="* * * * *")
+    @queue.task(name="webhooks", queueing_lock="webhooks")
+    async def send_each_minute(timestamp: int) -> None:
+        webhooks.kick()
 
     @queue.periodic(cron="7 * * * *")
     @queue.task(name="retain", queueing_lock="retain")
@@ -116,19 +122,23 @@ async def retain(store: Store) -> None:
     await store.maintain_partitions()
     if dropped := await store.sweep_retention(_SWEEP):
         log.info("retention swept", extra={"dropped": dropped})
+    while await store.sweep_webhooks(_SWEEP) == _SWEEP:
+        pass
 
 
-async def run(settings: Settings, store: Store, hub: Hub) -> None:
+async def run(settings: Settings, store: Store, hub: Hub, webhooks: Webhooks) -> None:
     """Do the duties until cancelled. Where the queue cannot be reached (it needs a direct connection), go without."""
     while True:
         try:
             await retain(store)
-            await _work(make_queue(settings, store, hub))
+            await _work(make_queue(settings, store, hub, webhooks))
         except (procrastinate.exceptions.ProcrastinateException, DuragraphError, OSError) as problem:
             log.warning("job queue lost, trying again", extra={"problem": str(problem) or repr(problem)})
         with suppress(DuragraphError):
             # Several processes may do this at once: the functions lock what they take.
             await sweep(store, hub)
+            await fire_crons(store, hub)
+        webhooks.kick()
         await asyncio.sleep(_RETRY_AFTER)
 
 

@@ -110,6 +110,16 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class Delivery:
+    """A webhook to be sent: its attempt, from 1, and the body as JSON."""
+
+    delivery_id: UUID
+    attempt: int
+    url: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class EventRow:
     """The events of one run after a cursor. `frames` is as duragraph.read_events packs them."""
 
@@ -546,6 +556,29 @@ class Store:
         return cast(
             "list[FiredCron]", orjson.loads(await self._one("select duragraph.fire_crons(%s)::text", (Json(ticks),)))
         )
+
+    # webhooks
+
+    async def claim_webhooks(self, limit: int, seconds: float) -> list[Delivery]:
+        """Deliveries whose time has come, taken for so many seconds."""
+        rows = await self._rows(
+            "select delivery_id, attempt, url, body from duragraph.claim_webhooks(%s, %s)", (limit, seconds)
+        )
+        return [Delivery(delivery_id, attempt, url.decode(), body) for delivery_id, attempt, url, body in rows]
+
+    async def settle_webhook(self, delivery_id: UUID, attempt: int, error: str | None, final: bool) -> float | None:
+        """What became of an attempt; the seconds to the next one, if there is one."""
+        rows = await self._rows(
+            "select duragraph.settle_webhook(%s, %s::smallint, %s, %s)",
+            (delivery_id, attempt, error, final),
+            again=True,
+        )
+        return cast("float | None", rows[0][0])
+
+    async def sweep_webhooks(self, limit: int = 1000) -> int:
+        """How many settled deliveries were forgotten."""
+        query: LiteralString = "select duragraph.sweep_webhooks(p_limit => %s)"
+        return cast("int", (await self._rows(query, (limit,)))[0][0])
 
     # searches
 

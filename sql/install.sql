@@ -15,7 +15,7 @@ set local check_function_bodies = off;
 
 do $$
 begin
-  if exists (select from duragraph.migrations where version > 3) then
+  if exists (select from duragraph.migrations where version > 4) then
     raise exception using
       errcode = 'DG503',
       message = 'the database is newer than these files',
@@ -45,6 +45,13 @@ insert into duragraph.migrations (version, name, checksum)
 values (3, 'crons', '849a86daf25cfc97dc0eb9272eb0ecfa227859aa5bcf58ff0e5eb9487d54e819');
 \endif
 
+select not exists (select from duragraph.migrations where version = 4) as pending \gset
+\if :pending
+\ir migrations/0004_webhooks.sql
+insert into duragraph.migrations (version, name, checksum)
+values (4, 'webhooks', 'c6fa7dcbeaa3ffca7e72a798ea1984df184e21303357e61af24fc4c60614e4c0');
+\endif
+
 \ir functions/append_events.sql
 \ir functions/append_value.sql
 \ir functions/apply_update.sql
@@ -66,6 +73,7 @@ values (3, 'crons', '849a86daf25cfc97dc0eb9272eb0ecfa227859aa5bcf58ff0e5eb9487d5
 \ir functions/checkpoint_tasks.sql
 \ir functions/checkpoint_values.sql
 \ir functions/claim_runs.sql
+\ir functions/claim_webhooks.sql
 \ir functions/commit_steps.sql
 \ir functions/complete_runs.sql
 \ir functions/copy_thread.sql
@@ -135,6 +143,7 @@ values (3, 'crons', '849a86daf25cfc97dc0eb9272eb0ecfa227859aa5bcf58ff0e5eb9487d5
 \ir functions/notify_ended.sql
 \ir functions/notify_runs.sql
 \ir functions/overlay_json.sql
+\ir functions/owe_webhooks.sql
 \ir functions/promote_due.sql
 \ir functions/promote_threads.sql
 \ir functions/put_state.sql
@@ -149,6 +158,7 @@ values (3, 'crons', '849a86daf25cfc97dc0eb9272eb0ecfa227859aa5bcf58ff0e5eb9487d5
 \ir functions/replay_supersteps.sql
 \ir functions/requeue_run.sql
 \ir functions/requeue_runs.sql
+\ir functions/resend_webhook.sql
 \ir functions/resolve_runs.sql
 \ir functions/rest_thread.sql
 \ir functions/retry_run.sql
@@ -165,12 +175,14 @@ values (3, 'crons', '849a86daf25cfc97dc0eb9272eb0ecfa227859aa5bcf58ff0e5eb9487d5
 \ir functions/selected_state.sql
 \ir functions/set_latest_assistant.sql
 \ir functions/settle_runs.sql
+\ir functions/settle_webhook.sql
 \ir functions/shard_of.sql
 \ir functions/state_json.sql
 \ir functions/state_tasks.sql
 \ir functions/static_next.sql
 \ir functions/submit_run.sql
 \ir functions/sweep_retention.sql
+\ir functions/sweep_webhooks.sql
 \ir functions/take_thread.sql
 \ir functions/tasks_after_update.sql
 \ir functions/text_array.sql
@@ -187,6 +199,8 @@ values (3, 'crons', '849a86daf25cfc97dc0eb9272eb0ecfa227859aa5bcf58ff0e5eb9487d5
 \ir functions/update_writes.sql
 \ir functions/uuid5.sql
 \ir functions/uuid_at.sql
+\ir functions/webhook_body.sql
+\ir functions/webhook_delays.sql
 \ir functions/why_not_claimed.sql
 \ir functions/why_not_running.sql
 \ir functions/worker_json.sql
@@ -198,6 +212,7 @@ values (3, 'crons', '849a86daf25cfc97dc0eb9272eb0ecfa227859aa5bcf58ff0e5eb9487d5
 \ir views/run_ledger.sql
 \ir views/run_overview.sql
 \ir views/thread_line.sql
+\ir views/webhook_log.sql
 \ir views/worker_health.sql
 \ir views/queue_depth.sql
 \ir views/stuck_runs.sql

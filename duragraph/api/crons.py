@@ -40,6 +40,7 @@ class Crons:
     def __init__(self, deps: Deps) -> None:
         self._store = deps.store
         self._tenant = deps.tenant
+        self._check_webhook = deps.check_webhook
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """Create a cron that makes a new thread each time."""
@@ -65,6 +66,7 @@ class Crons:
                 "There is nothing to change.", code="empty_patch", hint="Send at least one field of a cron."
             )
         check_context(asked)
+        self._check_webhook(asked.webhook)
         for _ in range(_TRIES):
             known = await self._store.cron_timing(self._tenant, cron)
             timezone = asked.timezone if "timezone" in asked.model_fields_set else known["timezone"]
@@ -91,6 +93,7 @@ class Crons:
 
     async def _create(self, resp: Response, thread: UUID | None, asked: CronCreate, raw: bytes) -> None:
         check_context(asked)
+        self._check_webhook(asked.webhook)
         parse(asked.schedule, asked.timezone)
         timing = _timing(asked, asked.schedule, asked.timezone, await self._store.now())
         answer_json(resp, await self._store.create_cron(self._tenant, thread, raw, timing))

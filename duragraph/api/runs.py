@@ -94,6 +94,7 @@ class Runs:
         raw = await read_body(req)
         for one in parse_json(raw, RunBatch).root:
             _check(one, stateless=True)
+            self._deps.check_webhook(one.webhook)
         requests = [self._request(req, None, one, key=False) for one in split_array(raw)]
         runs = await self._deps.store.create_runs(self._deps.tenant, requests)
         self._deps.hub.ready()
@@ -140,6 +141,7 @@ class Runs:
         thread = None if thread_id is None else path_uuid(thread_id, "thread_id")
         asked, raw = await read_json(req, RunCreate)
         _check(asked, stateless=thread is None)
+        self._deps.check_webhook(asked.webhook)
         superseded: list[Ended] = []
         if thread is not None and asked.multitask_strategy in ("interrupt", "rollback"):
             superseded = await self._deps.store.thread_line(self._deps.tenant, thread)
