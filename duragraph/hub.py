@@ -26,8 +26,8 @@ TERMINAL = frozenset({"success", "error", "timeout", "interrupted"})
 GONE = "gone"
 """The status of a run that is no longer there: deleted or rolled back."""
 
-RUNS, READY, WORKERS = "duragraph_runs", "duragraph_ready", "duragraph_workers"
-_CHANNELS = (RUNS, READY, WORKERS)
+RUNS, READY, WORKERS, WEBHOOKS = "duragraph_runs", "duragraph_ready", "duragraph_workers", "duragraph_webhooks"
+_CHANNELS = (RUNS, READY, WORKERS, WEBHOOKS)
 
 _TICK = 0.01
 _PAYLOAD = 7000  # PostgreSQL's limit is 7,999 bytes
@@ -195,6 +195,8 @@ class Hub:
     def __init__(self, store: Store, listen_url: str) -> None:
         self.on_ready: Callable[[], None] = lambda: None
         self.on_lost: Callable[[int, int], None] = lambda worker_key, token: None
+        self.on_webhooks: Callable[[], None] = lambda: None
+        """Called when the database says that webhooks are owed."""
         self.listening = False
         self.problem: str | None = "not started"
         self._store = store
@@ -440,6 +442,7 @@ class Hub:
         self.problem = problem.splitlines()[0]
         log.warning("listen lost, polling", extra={"problem": self.problem})
         self.listening = False
+        self.on_webhooks()
 
     async def _listen(self, known: asyncio.Event) -> None:
         connection = await self._connect()
@@ -467,6 +470,7 @@ class Hub:
         # Whatever was told while nobody listened is caught up with by reading.
         self._mark_all()
         self.on_ready()
+        self.on_webhooks()
 
     async def _probe(self) -> None:
         self._probed.clear()
@@ -489,6 +493,8 @@ class Hub:
             return
         if channel == READY:
             self.on_ready()
+        if channel == WEBHOOKS:
+            self.on_webhooks()
         for word in words.split(",") if words else ():
             with suppress(ValueError):
                 if channel == RUNS:

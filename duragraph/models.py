@@ -15,6 +15,7 @@ STREAM_MODES = ("values", "updates", "messages", "messages-tuple", "custom", "ev
 Object = dict[str, Any]
 Nodes = Literal["*"] | list[str]
 Token = Annotated[int, Field(ge=0, lt=2**63)]
+Webhook = Annotated[str, Field(min_length=1, max_length=8192)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -60,7 +61,7 @@ class RunCreate(Shape):
     metadata: Object | None = None
     config: Config | None = None
     context: Object | None = None
-    webhook: str | None = Field(default=None, max_length=65536)
+    webhook: Webhook | None = None
     interrupt_before: Nodes | None = None
     interrupt_after: Nodes | None = None
     stream_mode: StreamMode | list[StreamMode] | None = None

@@ -179,6 +179,18 @@ def _store() -> Iterator[tuple[str, Operation]]:
     yield "POST /store/namespaces", Operation(tag, shapes.FoundNamespaces, shapes.NamespaceSearch)
 
 
+def _crons() -> Iterator[tuple[str, Operation]]:
+    tag, one = "Crons", "/runs/crons/{cron_id}"
+    created: dict[str, Any] = {"tag": tag, "answer": shapes.Cron, "errors": (400, 404, 422)}
+    yield "POST /runs/crons", Operation(**created, body=shapes.CronCreate)
+    yield "POST /threads/{thread_id}/runs/crons", Operation(**created, body=shapes.ThreadCronCreate)
+    yield "POST /runs/crons/search", Operation(tag, _selected(shapes.Cron), shapes.CronSearch)
+    yield "POST /runs/crons/count", Operation(tag, _INTEGER, shapes.CronCount)
+    yield f"GET {one}", Operation(tag, shapes.Cron, errors=(404, 422))
+    yield f"PATCH {one}", Operation(tag, shapes.Cron, shapes.CronPatch, errors=(400, 404, 409, 422))
+    yield f"DELETE {one}", Operation(tag, **_GONE)
+
+
 def _workers() -> Iterator[tuple[str, Operation]]:
     tag, one = "Workers", "/workers/{worker_id}"
     found: dict[str, Any] = {"answer": _OBJECT, "errors": (404, 422)}
@@ -231,6 +243,7 @@ def operations() -> dict[str, Operation]:
         tag, None, models.RunsCancel, status=204, errors=(404, 422), query={"action": _ACTION}
     )
     known.update(_store())
+    known.update(_crons())
     known.update(_workers())
     known.update(_system())
     return known

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from duragraph.models import Checkpoint, Config, Object, Shape, Token
+from duragraph.models import Checkpoint, Config, Nodes, Object, Shape, StreamMode, Token, Webhook
 
 Limit = Annotated[int, Field(ge=1, le=1000)]
 Offset = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -38,6 +39,22 @@ ThreadField = Literal[
     "values",
     "interrupts",
     "error",
+]
+CronField = Literal[
+    "cron_id",
+    "assistant_id",
+    "thread_id",
+    "on_run_completed",
+    "end_time",
+    "schedule",
+    "timezone",
+    "created_at",
+    "updated_at",
+    "user_id",
+    "payload",
+    "next_run_date",
+    "metadata",
+    "enabled",
 ]
 ThreadStatus = Literal["idle", "busy", "interrupted", "error"]
 
@@ -255,6 +272,67 @@ class WorkerStore(Shape):
     ops: list[Object] = Field(max_length=1000)
 
 
+class CronBase(Shape):
+    """What a cron's runs are asked, and when."""
+
+    timezone: str | None = Field(default=None, description="An IANA name; UTC when not given.")
+    end_time: datetime | date | None = Field(default=None, description="Without an offset it is in UTC.")
+    input: Any = None
+    metadata: Object | None = None
+    config: Config | None = None
+    context: Object | None = None
+    webhook: Webhook | None = None
+    interrupt_before: Nodes | None = None
+    interrupt_after: Nodes | None = None
+    on_run_completed: Literal["delete", "keep"] | None = None
+    enabled: bool | None = None
+    stream_mode: StreamMode | list[StreamMode] | None = None
+    stream_subgraphs: bool | None = None
+    stream_resumable: bool | None = None
+    durability: Literal["sync", "async", "exit"] | None = None
+    checkpoint_during: bool | None = None
+
+
+class CronCreate(CronBase):
+    """A new cron; each firing makes a new thread."""
+
+    schedule: str = Field(description='"minute hour day month weekday"; seconds as a sixth field are left out.')
+    assistant_id: Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class ThreadCronCreate(CronCreate):
+    """A new cron of a thread."""
+
+    multitask_strategy: Literal["reject", "enqueue", "interrupt", "rollback"] | None = None
+
+
+class CronPatch(CronBase):
+    """What changes in a cron: metadata is merged, the rest replaced; null clears end_time, timezone and webhook."""
+
+    schedule: str | None = None
+
+
+class CronCount(Shape):
+    """Which crons are meant."""
+
+    assistant_id: UUID | None = None
+    thread_id: UUID | None = None
+    enabled: bool | None = None
+    metadata: Object | None = None
+
+
+class CronSearch(CronCount):
+    """A page of crons."""
+
+    limit: Limit | None = Field(default=None, description="10 when not given.")
+    offset: Offset | None = None
+    sort_by: (
+        Literal["cron_id", "assistant_id", "thread_id", "next_run_date", "end_time", "created_at", "updated_at"] | None
+    ) = None
+    sort_order: Order | None = None
+    select: list[CronField] | None = None
+
+
 class WorkerWrites(Shape):
     """What runs did: one Write a run, each one commit."""
 
@@ -386,6 +464,25 @@ class ThreadList(Answer):
 
     threads: list[Thread]
     total: int
+
+
+class Cron(Answer):
+    """A schedule that makes runs."""
+
+    cron_id: UUID
+    assistant_id: UUID
+    thread_id: UUID | None
+    user_id: str
+    end_time: str | None
+    schedule: str
+    timezone: str | None
+    payload: Object
+    next_run_date: str | None
+    metadata: Object
+    on_run_completed: str | None
+    enabled: bool
+    created_at: str
+    updated_at: str
 
 
 class Point(Answer):

@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, LiteralString, Self, TypedDict, cast
+from datetime import datetime
+from typing import Any, LiteralString, NotRequired, Self, TypedDict, cast
 from uuid import UUID
 
 import orjson
@@ -52,6 +53,30 @@ class Ended(TypedDict):
     token: int | None
 
 
+class CronTiming(TypedDict):
+    """What a cron's next tick is computed from; `now` is the database's, in ISO 8601."""
+
+    schedule: str
+    timezone: str | None
+    now: str
+
+
+class DueCron(CronTiming):
+    """A cron whose tick has come."""
+
+    tenant_id: int
+    cron_id: str
+    tick: str
+
+
+class FiredCron(TypedDict):
+    """What became of a tick: a run, or why not."""
+
+    cron_id: str
+    run_id: NotRequired[str]
+    error: NotRequired[dict[str, str]]
+
+
 @dataclass(frozen=True, slots=True)
 class Writes:
     """The Writes of one request: their JSON texts with commas between, their runs, and the status each ends in."""
@@ -82,6 +107,16 @@ class Page:
     items: bytes
     total: int
     next_offset: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """A webhook to be sent: its attempt, from 1, and the body as JSON."""
+
+    delivery_id: UUID
+    attempt: int
+    url: str
+    body: bytes
 
 
 @dataclass(frozen=True, slots=True)
@@ -483,6 +518,81 @@ class Store:
     async def get_graph(self, tenant: int, graph_id: str) -> bytes:
         """A graph as its workers registered it."""
         return await self._read("select duragraph.get_graph(%s, %s)::text", (tenant, graph_id))
+
+    # crons
+
+    async def now(self) -> datetime:
+        """The time by the database's clock."""
+        return cast("datetime", (await self._rows("select duragraph.current_time()", (), again=True))[0][0])
+
+    async def create_cron(self, tenant: int, thread_id: UUID | None, request: bytes, timing: bytes) -> bytes:
+        """A Cron. The timing is what was read out of the request: {schedule, timezone, end_time, next_run_date}."""
+        return await self._one(
+            "select duragraph.create_cron(%s, %s, %s, %s)::text", (tenant, thread_id, Json(request), Json(timing))
+        )
+
+    async def get_cron(self, tenant: int, cron_id: UUID) -> bytes:
+        """A Cron."""
+        return await self._read("select duragraph.get_cron(%s, %s)::text", (tenant, cron_id))
+
+    async def cron_timing(self, tenant: int, cron_id: UUID) -> CronTiming:
+        """What a cron's next tick is computed from."""
+        answer = await self._read("select duragraph.cron_timing(%s, %s)::text", (tenant, cron_id))
+        return cast("CronTiming", orjson.loads(answer))
+
+    async def update_cron(self, tenant: int, cron_id: UUID, request: bytes, timing: bytes) -> bytes | None:
+        """The changed Cron; None when the timing was computed from what is no longer the cron's."""
+        rows = await self._rows(
+            "select duragraph.update_cron(%s, %s, %s, %s)::text", (tenant, cron_id, Json(request), Json(timing))
+        )
+        return cast("bytes | None", rows[0][0])
+
+    async def delete_cron(self, tenant: int, cron_id: UUID) -> None:
+        """Delete a cron."""
+        await self._rows("select duragraph.delete_cron(%s, %s)", (tenant, cron_id))
+
+    async def count_crons(self, tenant: int, request: bytes) -> bytes:
+        """A number."""
+        return await self._read("select duragraph.count_crons(%s, %s)::text", (tenant, Json(request)))
+
+    async def search_crons(self, tenant: int, request: bytes) -> Page:
+        """Crons that match."""
+        return await self._page("select items, total, next_offset from duragraph.search_crons(%s, %s)", tenant, request)
+
+    async def due_crons(self, limit: int) -> list[DueCron]:
+        """Crons of all tenants whose tick has come."""
+        return cast("list[DueCron]", orjson.loads(await self._read("select duragraph.due_crons(%s)::text", (limit,))))
+
+    async def fire_crons(self, ticks: bytes) -> list[FiredCron]:
+        """Fire the ticks that nobody has fired yet: [{tenant_id, cron_id, tick, next_run_date}]."""
+        return cast(
+            "list[FiredCron]", orjson.loads(await self._one("select duragraph.fire_crons(%s)::text", (Json(ticks),)))
+        )
+
+    # webhooks
+
+    async def claim_webhooks(self, limit: int, seconds: float) -> list[Delivery]:
+        """Deliveries whose time has come, taken for so many seconds."""
+        rows = await self._rows(
+            "select delivery_id, attempt, url, body from duragraph.claim_webhooks(%s, %s)", (limit, seconds)
+        )
+        return [Delivery(delivery_id, attempt, url.decode(), body) for delivery_id, attempt, url, body in rows]
+
+    async def settle_webhook(self, delivery_id: UUID, attempt: int, error: str | None, final: bool) -> float | None:
+        """What became of an attempt; the seconds to the next one, if there is one."""
+        rows = await self._rows(
+            "select duragraph.settle_webhook(%s, %s::smallint, %s, %s)",
+            (delivery_id, attempt, error, final),
+            again=True,
+        )
+        return cast("float | None", rows[0][0])
+
+    async def sweep_webhooks(self, limit: int = 1000) -> int:
+        """How many settled deliveries were forgotten."""
+        query: LiteralString = "select duragraph.sweep_webhooks(p_limit => %s)"
+        return cast("int", (await self._rows(query, (limit,)))[0][0])
+
+    # searches
 
     async def search_assistants(self, tenant: int, request: bytes) -> Page:
         """Assistants that match."""

@@ -15,7 +15,7 @@ set local check_function_bodies = off;
 
 do $$
 begin
-  if exists (select from duragraph.migrations where version > 3) then
+  if exists (select from duragraph.migrations where version > 5) then
     raise exception using
       errcode = 'DG503',
       message = 'the database is newer than these files',
@@ -45,6 +45,20 @@ insert into duragraph.migrations (version, name, checksum)
 values (3, 'store', '42003a90801b18eea2097b0590cfca002c846278dd002e1b4fefb03c17362f3c');
 \endif
 
+select not exists (select from duragraph.migrations where version = 4) as pending \gset
+\if :pending
+\ir migrations/0004_crons.sql
+insert into duragraph.migrations (version, name, checksum)
+values (4, 'crons', '849a86daf25cfc97dc0eb9272eb0ecfa227859aa5bcf58ff0e5eb9487d54e819');
+\endif
+
+select not exists (select from duragraph.migrations where version = 5) as pending \gset
+\if :pending
+\ir migrations/0005_webhooks.sql
+insert into duragraph.migrations (version, name, checksum)
+values (5, 'webhooks', 'c6fa7dcbeaa3ffca7e72a798ea1984df184e21303357e61af24fc4c60614e4c0');
+\endif
+
 \ir functions/append_events.sql
 \ir functions/append_value.sql
 \ir functions/apply_update.sql
@@ -69,23 +83,33 @@ values (3, 'store', '42003a90801b18eea2097b0590cfca002c846278dd002e1b4fefb03c173
 \ir functions/checkpoint_tasks.sql
 \ir functions/checkpoint_values.sql
 \ir functions/claim_runs.sql
+\ir functions/claim_webhooks.sql
 \ir functions/commit_steps.sql
 \ir functions/complete_runs.sql
 \ir functions/copy_thread.sql
 \ir functions/count_assistants.sql
+\ir functions/count_crons.sql
 \ir functions/count_threads.sql
 \ir functions/create_assistant.sql
+\ir functions/create_cron.sql
 \ir functions/create_keyed_runs.sql
 \ir functions/create_runs.sql
 \ir functions/create_thread.sql
+\ir functions/cron_json.sql
+\ir functions/cron_matches.sql
+\ir functions/cron_payload.sql
+\ir functions/cron_run.sql
+\ir functions/cron_timing.sql
 \ir functions/current_time.sql
 \ir functions/delete_assistant.sql
+\ir functions/delete_cron.sql
 \ir functions/delete_item.sql
 \ir functions/delete_run.sql
 \ir functions/delete_thread.sql
 \ir functions/deregister_worker.sql
 \ir functions/drain_worker.sql
 \ir functions/drawn_graph.sql
+\ir functions/due_crons.sql
 \ir functions/empty_state.sql
 \ir functions/end_runs.sql
 \ir functions/end_stateless_run.sql
@@ -95,11 +119,14 @@ values (3, 'store', '42003a90801b18eea2097b0590cfca002c846278dd002e1b4fefb03c173
 \ir functions/erase_runs.sql
 \ir functions/expiry_of.sql
 \ir functions/find_assistant.sql
+\ir functions/find_cron.sql
 \ir functions/find_graph.sql
 \ir functions/find_thread.sql
+\ir functions/fire_crons.sql
 \ir functions/forget_checkpoints.sql
 \ir functions/found_threads.sql
 \ir functions/get_assistant.sql
+\ir functions/get_cron.sql
 \ir functions/get_graph.sql
 \ir functions/get_history.sql
 \ir functions/get_item.sql
@@ -125,6 +152,7 @@ values (3, 'store', '42003a90801b18eea2097b0590cfca002c846278dd002e1b4fefb03c173
 \ir functions/maintain_partitions.sql
 \ir functions/make_id.sql
 \ir functions/merge_messages.sql
+\ir functions/merged_json.sql
 \ir functions/message_of.sql
 \ir functions/message_type.sql
 \ir functions/metrics.sql
@@ -135,6 +163,7 @@ values (3, 'store', '42003a90801b18eea2097b0590cfca002c846278dd002e1b4fefb03c173
 \ir functions/notify_ended.sql
 \ir functions/notify_runs.sql
 \ir functions/overlay_json.sql
+\ir functions/owe_webhooks.sql
 \ir functions/page_number.sql
 \ir functions/promote_due.sql
 \ir functions/promote_threads.sql
@@ -153,9 +182,11 @@ values (3, 'store', '42003a90801b18eea2097b0590cfca002c846278dd002e1b4fefb03c173
 \ir functions/replay_supersteps.sql
 \ir functions/requeue_run.sql
 \ir functions/requeue_runs.sql
+\ir functions/resend_webhook.sql
 \ir functions/resolve_runs.sql
 \ir functions/rest_thread.sql
 \ir functions/retry_run.sql
+\ir functions/run_crons.sql
 \ir functions/run_json.sql
 \ir functions/run_kwargs.sql
 \ir functions/run_output.sql
@@ -165,11 +196,13 @@ values (3, 'store', '42003a90801b18eea2097b0590cfca002c846278dd002e1b4fefb03c173
 \ir functions/runs_to_cancel.sql
 \ir functions/saved_checkpoint.sql
 \ir functions/search_assistants.sql
+\ir functions/search_crons.sql
 \ir functions/search_items.sql
 \ir functions/search_threads.sql
 \ir functions/selected_state.sql
 \ir functions/set_latest_assistant.sql
 \ir functions/settle_runs.sql
+\ir functions/settle_webhook.sql
 \ir functions/shard_of.sql
 \ir functions/state_json.sql
 \ir functions/state_tasks.sql
@@ -178,6 +211,7 @@ values (3, 'store', '42003a90801b18eea2097b0590cfca002c846278dd002e1b4fefb03c173
 \ir functions/submit_run.sql
 \ir functions/sweep_items.sql
 \ir functions/sweep_retention.sql
+\ir functions/sweep_webhooks.sql
 \ir functions/take_thread.sql
 \ir functions/tasks_after_update.sql
 \ir functions/text_array.sql
@@ -187,13 +221,17 @@ values (3, 'store', '42003a90801b18eea2097b0590cfca002c846278dd002e1b4fefb03c173
 \ir functions/thread_json.sql
 \ir functions/thread_matches.sql
 \ir functions/thread_status.sql
+\ir functions/tick_before.sql
 \ir functions/update_assistant.sql
+\ir functions/update_cron.sql
 \ir functions/update_thread.sql
 \ir functions/update_writes.sql
 \ir functions/uuid5.sql
 \ir functions/uuid_at.sql
 \ir functions/value_compares.sql
 \ir functions/value_matches.sql
+\ir functions/webhook_body.sql
+\ir functions/webhook_delays.sql
 \ir functions/why_not_claimed.sql
 \ir functions/why_not_running.sql
 \ir functions/worker_json.sql
@@ -201,9 +239,11 @@ values (3, 'store', '42003a90801b18eea2097b0590cfca002c846278dd002e1b4fefb03c173
 \ir functions/write_results.sql
 
 \ir views/active_runs.sql
+\ir views/cron_overview.sql
 \ir views/run_ledger.sql
 \ir views/run_overview.sql
 \ir views/thread_line.sql
+\ir views/webhook_log.sql
 \ir views/worker_health.sql
 \ir views/queue_depth.sql
 \ir views/stuck_runs.sql

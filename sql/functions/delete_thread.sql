@@ -7,6 +7,8 @@ declare
   v_ended json;
 begin
   perform duragraph.find_thread(p_tenant, p_thread);
+  -- Before the slot is taken, as whoever fires a cron holds it before the slot; and again below, for one made meanwhile.
+  delete from duragraph.crons c where c.tenant_id = p_tenant and c.thread_id = p_thread;
   v_ended := duragraph.take_thread(p_tenant, p_thread);
   delete from duragraph.idempotency_keys k
   using duragraph.runs r
@@ -28,9 +30,10 @@ begin
     -- Another session deleted it meanwhile.
     perform duragraph.find_thread(p_tenant, p_thread);
   end if;
+  delete from duragraph.crons c where c.tenant_id = p_tenant and c.thread_id = p_thread;
   return json_build_object('runs', v_ended);
 end
 $$;
 comment on function duragraph.delete_thread(integer, uuid) is
-  'Ends the thread''s runs, then deletes it with its runs, events, checkpoints, steps and questions.
+  'Ends the thread''s runs, then deletes it with its crons, runs, events, checkpoints, steps and questions.
 Gives {runs: those it ended, with the worker_key and token of their leases}.';
