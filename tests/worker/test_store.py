@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
@@ -366,6 +367,33 @@ async def test_what_the_control_plane_refuses_fails_the_node(plane: ControlPlane
         end = await ended(plane, run)
     assert (end["status"], end["error"]["error"]) == ("error", "StoreError")
     assert "periods" in end["error"]["message"]
+
+
+async def test_a_plain_node_hears_of_a_lost_lease_too(plane: ControlPlaneDouble) -> None:
+    gates, heard = Gates(), threading.Event()
+    may_go = threading.Event()
+
+    @Graph(id="held-plain")
+    class HeldPlain:
+        @entrypoint
+        @node
+        def put(self, state: Any, ctx: SyncContext) -> None:
+            gates.started.append(True)
+            may_go.wait(10)
+            try:
+                ctx.store.put(("a",), "k", {})
+            except LeaseLost:
+                heard.set()
+                raise
+
+    async with working(plane, HeldPlain) as worker:
+        run = plane.submit("held-plain", {})
+        await until(lambda: gates.started, "the node")
+        plane.cancel(run, tell=False)
+        may_go.set()
+        await until(lambda: heard.is_set() and not worker.active_runs, "the run to stop")
+    assert Store(plane.items).search() == []
+    assert run not in plane.ended
 
 
 async def test_a_lost_lease_stops_the_run(plane: ControlPlaneDouble) -> None:
