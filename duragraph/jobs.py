@@ -22,6 +22,7 @@ _LOOK_EVERY = 10.0
 _BEAT_EVERY = 60.0
 _RETRY_AFTER = 30.0
 _SWEEP = 1000
+_SWEEP_THREADS = 100
 
 
 def queue_schema_sql() -> str:
@@ -45,6 +46,11 @@ def make_queue(settings: Settings, store: Store, hub: Hub) -> procrastinate.App:
     async def sweep_each_minute(timestamp: int) -> None:
         await sweep(store, hub)
 
+    @queue.periodic(cron="* * * * *")
+    @queue.task(name="expire", queueing_lock="expire")
+    async def expire_each_minute(timestamp: int) -> None:
+        await expire(store)
+
     @queue.periodic(cron="7 * * * *")
     @queue.task(name="retain", queueing_lock="retain")
     async def retain_each_hour(timestamp: int) -> None:
@@ -62,6 +68,12 @@ async def sweep(store: Store, hub: Hub) -> None:
     hub.changed([one["run_id"] for one in released])
     if released or promoted:
         hub.ready()
+
+
+async def expire(store: Store) -> None:
+    """Prune the threads whose time to live is over, some at a time, until none is left but the busy ones."""
+    while swept := await store.sweep_threads(_SWEEP_THREADS):
+        log.info("threads expired", extra={"threads": swept})
 
 
 async def retain(store: Store) -> None:

@@ -45,6 +45,7 @@ values (1, 'core', '850bdcc621d660c2a0c314bf0578e80589d8a879e6291ee5e2d7515b1281
 \ir functions/cancel_runs.sql
 \ir functions/channel_value.sql
 \ir functions/check_new_runs.sql
+\ir functions/check_strict_resumes.sql
 \ir functions/checkpoint_document.sql
 \ir functions/checkpoint_journal.sql
 \ir functions/checkpoint_metadata.sql
@@ -75,6 +76,7 @@ values (1, 'core', '850bdcc621d660c2a0c314bf0578e80589d8a879e6291ee5e2d7515b1281
 \ir functions/end_with_error.sql
 \ir functions/enter_threads.sql
 \ir functions/erase_runs.sql
+\ir functions/erase_thread.sql
 \ir functions/expiry_of.sql
 \ir functions/find_assistant.sql
 \ir functions/find_graph.sql
@@ -94,9 +96,11 @@ values (1, 'core', '850bdcc621d660c2a0c314bf0578e80589d8a879e6291ee5e2d7515b1281
 \ir functions/iso.sql
 \ir functions/json_path.sql
 \ir functions/keep_assistant_version.sql
+\ir functions/keep_latest.sql
 \ir functions/lease_runs.sql
 \ir functions/list_assistant_versions.sql
 \ir functions/list_runs.sql
+\ir functions/list_tools.sql
 \ir functions/list_workers.sql
 \ir functions/maintain_partitions.sql
 \ir functions/make_id.sql
@@ -108,8 +112,11 @@ values (1, 'core', '850bdcc621d660c2a0c314bf0578e80589d8a879e6291ee5e2d7515b1281
 \ir functions/notify_ended.sql
 \ir functions/notify_runs.sql
 \ir functions/overlay_json.sql
+\ir functions/patch_state.sql
 \ir functions/promote_due.sql
 \ir functions/promote_threads.sql
+\ir functions/prune_thread.sql
+\ir functions/prune_threads.sql
 \ir functions/put_state.sql
 \ir functions/queue_ord.sql
 \ir functions/read_events.sql
@@ -119,6 +126,7 @@ values (1, 'core', '850bdcc621d660c2a0c314bf0578e80589d8a879e6291ee5e2d7515b1281
 \ir functions/register_graph.sql
 \ir functions/register_worker.sql
 \ir functions/release_expired_leases.sql
+\ir functions/remove_checkpoints.sql
 \ir functions/replay_supersteps.sql
 \ir functions/requeue_run.sql
 \ir functions/requeue_runs.sql
@@ -142,6 +150,7 @@ values (1, 'core', '850bdcc621d660c2a0c314bf0578e80589d8a879e6291ee5e2d7515b1281
 \ir functions/static_next.sql
 \ir functions/submit_run.sql
 \ir functions/sweep_retention.sql
+\ir functions/sweep_threads.sql
 \ir functions/take_thread.sql
 \ir functions/tasks_after_update.sql
 \ir functions/text_array.sql
@@ -151,6 +160,7 @@ values (1, 'core', '850bdcc621d660c2a0c314bf0578e80589d8a879e6291ee5e2d7515b1281
 \ir functions/thread_json.sql
 \ir functions/thread_matches.sql
 \ir functions/thread_status.sql
+\ir functions/thread_storage.sql
 \ir functions/update_assistant.sql
 \ir functions/update_thread.sql
 \ir functions/update_writes.sql

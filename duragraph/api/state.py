@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 import orjson
+from falcon import HTTP_204
 from falcon.asgi import Request, Response
 
 from duragraph.api.http import (
@@ -18,7 +19,7 @@ from duragraph.api.http import (
     read_json,
 )
 from duragraph.deps import Deps
-from duragraph.resource_models import StateAt, StateSearch, StateUpdate
+from duragraph.resource_models import StateAt, StatePatch, StateSearch, StateUpdate
 
 Route = tuple[str, object, str | None]
 
@@ -74,6 +75,13 @@ class State:
         thread = _id(thread_id)
         _, raw = await read_json(req, StateUpdate)
         answer_json(resp, await self._store.put_state(self._tenant, thread, raw))
+
+    async def on_patch(self, req: Request, resp: Response, thread_id: str) -> None:
+        """Merge metadata into that of the thread and of its config; the values stay."""
+        thread = _id(thread_id)
+        _, raw = await read_json(req, StatePatch)
+        await self._store.patch_state(self._tenant, thread, raw)
+        resp.status = HTTP_204
 
     async def on_get_history(self, req: Request, resp: Response, thread_id: str) -> None:
         """The states of a thread, newest first; `before` is a checkpoint's id."""

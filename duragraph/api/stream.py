@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Self
 from uuid import UUID
@@ -60,6 +60,11 @@ class Run:
     def path(self) -> str:
         """Below the base URL, never with the prefix that the API is mounted at: clients put their own before it."""
         return f"/threads/{self.thread_id}/runs/{self.run_id}"
+
+    @property
+    def place(self) -> str:
+        """As `path`; the thread of a stateless run is nobody's concern."""
+        return f"/runs/{self.run_id}" if self.stateless else self.path
 
     def event_id(self, seq: int) -> str:
         """Rises strictly, as text too, over the events of a run and over the runs of a thread; survives any restart."""
@@ -136,11 +141,10 @@ def stream_run(
     """Answer with the run's events from the cursor on, until its end."""
     resp.status = HTTP_200
     resp.content_type = "text/event-stream"
-    place = f"/runs/{run.run_id}" if run.stateless else run.path
     resp.set_header("Cache-Control", "no-store")
     resp.set_header("X-Accel-Buffering", "no")
-    resp.set_header("Content-Location", place)
-    resp.set_header("Location", f"{place}/stream")
+    resp.set_header("Content-Location", run.place)
+    resp.set_header("Location", f"{run.place}/stream")
     resp.stream = Answer(_events(deps, req, run, cursor, modes or Modes(None), cancel_on_disconnect))
 
 
@@ -182,25 +186,40 @@ async def _closing(deps: Deps, run: Run, status: str, last: str) -> bytes:
 
 
 def wait_for_run(deps: Deps, req: Request, resp: Response, run: Run, *, cancel_on_disconnect: bool = False) -> None:
-    """Answer 200 at once, and with the run's output when it has ended; line breaks meanwhile keep proxies awake."""
+    """Answer 200 at once, and with the run's output when it has ended."""
+    resp.set_header("Content-Location", run.path)
+    resp.set_header("Location", f"{run.path}/join")
+    answer_output(deps, req, resp, run, lambda output: output, cancel_on_disconnect=cancel_on_disconnect)
+
+
+def answer_output(
+    deps: Deps,
+    req: Request,
+    resp: Response,
+    run: Run,
+    render: Callable[[bytes], bytes],
+    *,
+    cancel_on_disconnect: bool = False,
+) -> None:
+    """Answer what `render` makes of the run's output; line breaks before it keep proxies awake."""
     resp.status = HTTP_200
     resp.content_type = JSON
     resp.set_header("Cache-Control", "no-store")
-    resp.set_header("Content-Location", run.path)
-    resp.set_header("Location", f"{run.path}/join")
-    resp.stream = Answer(_output(deps, req, run, cancel_on_disconnect))
+    resp.stream = Answer(_output(deps, req, run, render, cancel_on_disconnect))
 
 
-async def _output(deps: Deps, req: Request, run: Run, cancel: bool) -> AsyncGenerator[bytes, None]:
+async def _output(
+    deps: Deps, req: Request, run: Run, render: Callable[[bytes], bytes], cancel: bool
+) -> AsyncGenerator[bytes, None]:
     if run.ended:
-        yield await output_of(deps, run.run_id)
+        yield render(await output_of(deps, run.run_id))
         return
     async with _Watched(deps, req, run, 0, frames=False, cancel=cancel) as reader:
         while await reader.next(deps.settings.heartbeat_seconds) is not None:
             yield b"\n"
         if reader.stopped:
             raise Cut
-    yield await output_of(deps, run.run_id)
+    yield render(await output_of(deps, run.run_id))
 
 
 async def output_of(deps: Deps, run_id: UUID) -> bytes:

@@ -1,0 +1,27 @@
+create or replace function duragraph.erase_thread(p_tenant integer, p_thread uuid)
+returns boolean
+language plpgsql
+as $$
+declare
+  v_shard smallint := duragraph.shard_of(p_thread);
+begin
+  delete from duragraph.idempotency_keys k
+  using duragraph.runs r
+  where r.shard = v_shard and r.tenant_id = p_tenant and r.thread_id = p_thread and k.tenant_id = p_tenant and k.run_id = r.run_id;
+  delete from duragraph.events e
+  using duragraph.runs r
+  where r.shard = v_shard and r.tenant_id = p_tenant and r.thread_id = p_thread and not r.temporary
+    and e.shard = v_shard and e.run_id = r.run_id;
+  delete from duragraph.steps s where s.shard = v_shard and s.tenant_id = p_tenant and s.thread_id = p_thread;
+  delete from duragraph.interrupts i where i.shard = v_shard and i.tenant_id = p_tenant and i.thread_id = p_thread;
+  delete from duragraph.channel_values v where v.shard = v_shard and v.tenant_id = p_tenant and v.thread_id = p_thread;
+  delete from duragraph.checkpoints c where c.shard = v_shard and c.tenant_id = p_tenant and c.thread_id = p_thread;
+  delete from duragraph.slots s where s.shard = v_shard and s.tenant_id = p_tenant and s.thread_id = p_thread;
+  delete from duragraph.runs r
+  where r.shard = v_shard and r.tenant_id = p_tenant and r.thread_id = p_thread and not r.temporary;
+  delete from duragraph.threads t where t.shard = v_shard and t.tenant_id = p_tenant and t.thread_id = p_thread;
+  return found;
+end
+$$;
+comment on function duragraph.erase_thread(integer, uuid) is
+  'Removes a thread with its runs, events, checkpoints, steps and questions; whether it was there. The caller holds its slot, which goes too.';
