@@ -36,7 +36,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-RESOURCES = ("assistants", "threads", "state", "runs", "workers", "mcp", "health")
+RESOURCES = ("assistants", "threads", "state", "runs", "workers", "mcp", "a2a", "health")
 PREFIXES = ("", "/api/v1")
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")

@@ -195,6 +195,9 @@ def _agents() -> Iterator[tuple[str, Operation]]:
     yield "POST /mcp", Operation("MCP", _OBJECT, errors=(400,), also=(202, 307))
     yield "GET /mcp", Operation("MCP", None, status=405, errors=())
     yield "DELETE /mcp", Operation("MCP", None, status=404, errors=())
+    yield "POST /a2a/{assistant_id}", Operation("A2A", _OBJECT, errors=(), lenient_path=True)
+    card = {"assistant_id": _TEXT}
+    yield "GET /.well-known/agent-card.json", Operation("A2A", _OBJECT, errors=(400, 404), query=card)
 
 
 def _system() -> Iterator[tuple[str, Operation]]:

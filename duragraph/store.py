@@ -427,6 +427,10 @@ class Store:
         """Each assistant as a tool."""
         return await self._read("select duragraph.list_tools(%s)::text", (tenant,))
 
+    async def find_task(self, tenant: int, task_id: UUID) -> dict[str, Any]:
+        """A run as a task of A2A."""
+        return await self._object("select duragraph.find_task(%s, %s)::text", (tenant, task_id))
+
     async def create_thread(self, tenant: int, request: bytes) -> bytes:
         """A Thread."""
         return await self._one("select duragraph.create_thread(%s, %s)::text", (tenant, Json(request)))

@@ -80,6 +80,7 @@ values (1, 'core', '850bdcc621d660c2a0c314bf0578e80589d8a879e6291ee5e2d7515b1281
 \ir functions/expiry_of.sql
 \ir functions/find_assistant.sql
 \ir functions/find_graph.sql
+\ir functions/find_task.sql
 \ir functions/find_thread.sql
 \ir functions/forget_checkpoints.sql
 \ir functions/found_threads.sql

@@ -27,7 +27,7 @@ from duragraph.api.jsonrpc import (
     result,
     unknown,
 )
-from duragraph.api.stream import Run, answer_output
+from duragraph.api.stream import Run, answer_when_ended, output_of
 from duragraph.deps import Deps
 from duragraph.errors import DuragraphError
 from duragraph.models import Object, Shape
@@ -135,7 +135,11 @@ class Mcp:
         made = orjson.loads(await self._deps.batches.create.add(orjson.dumps(request)))
         log.info("tool called", extra={"run_id": made["run_id"], "tool": asked.name})
         run = Run(UUID(made["run_id"]), UUID(made["thread_id"]), resumable=False, stateless=True, new=True)
-        answer_output(self._deps, req, resp, run, lambda output: result(call.id, _outcome(output)))
+
+        async def finish() -> bytes:
+            return result(call.id, _outcome(await output_of(self._deps, run.run_id)))
+
+        answer_when_ended(self._deps, req, resp, run, finish)
 
 
 def _about(asked: Initialize) -> dict[str, Any]:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncGenerator, Callable, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 from uuid import UUID
 
@@ -152,7 +153,7 @@ async def _events(
     deps: Deps, req: Request, run: Run, cursor: Cursor, modes: Modes, cancel_on_disconnect: bool
 ) -> AsyncGenerator[bytes, None]:
     last = ""
-    async with _Watched(deps, req, run, cursor.seq, frames=True, cancel=cancel_on_disconnect) as reader:
+    async with Watched(deps, req, run, cursor.seq, frames=True, cancel=cancel_on_disconnect) as reader:
         if cursor.fresh:
             yield _render(run, Frame(0, b"metadata", orjson.dumps({"run_id": str(run.run_id), "attempt": 1})))
         while (frames := await reader.next(deps.settings.heartbeat_seconds)) is not None:
@@ -189,37 +190,38 @@ def wait_for_run(deps: Deps, req: Request, resp: Response, run: Run, *, cancel_o
     """Answer 200 at once, and with the run's output when it has ended."""
     resp.set_header("Content-Location", run.path)
     resp.set_header("Location", f"{run.path}/join")
-    answer_output(deps, req, resp, run, lambda output: output, cancel_on_disconnect=cancel_on_disconnect)
+    finish = partial(output_of, deps, run.run_id)
+    answer_when_ended(deps, req, resp, run, finish, cancel_on_disconnect=cancel_on_disconnect)
 
 
-def answer_output(
+def answer_when_ended(
     deps: Deps,
     req: Request,
     resp: Response,
     run: Run,
-    render: Callable[[bytes], bytes],
+    finish: Callable[[], Awaitable[bytes]],
     *,
     cancel_on_disconnect: bool = False,
 ) -> None:
-    """Answer what `render` makes of the run's output; line breaks before it keep proxies awake."""
+    """Answer what `finish` gives when the run has ended; line breaks before it keep proxies awake."""
     resp.status = HTTP_200
     resp.content_type = JSON
     resp.set_header("Cache-Control", "no-store")
-    resp.stream = Answer(_output(deps, req, run, render, cancel_on_disconnect))
+    resp.stream = Answer(_ended(deps, req, run, finish, cancel_on_disconnect))
 
 
-async def _output(
-    deps: Deps, req: Request, run: Run, render: Callable[[bytes], bytes], cancel: bool
+async def _ended(
+    deps: Deps, req: Request, run: Run, finish: Callable[[], Awaitable[bytes]], cancel: bool
 ) -> AsyncGenerator[bytes, None]:
     if run.ended:
-        yield render(await output_of(deps, run.run_id))
+        yield await finish()
         return
-    async with _Watched(deps, req, run, 0, frames=False, cancel=cancel) as reader:
+    async with Watched(deps, req, run, 0, frames=False, cancel=cancel) as reader:
         while await reader.next(deps.settings.heartbeat_seconds) is not None:
             yield b"\n"
         if reader.stopped:
             raise Cut
-    yield render(await output_of(deps, run.run_id))
+    yield await finish()
 
 
 async def output_of(deps: Deps, run_id: UUID) -> bytes:
@@ -231,7 +233,7 @@ async def output_of(deps: Deps, run_id: UUID) -> bytes:
     return output
 
 
-class _Watched:
+class Watched:
     """A reader that stops when its client goes; then the run is cancelled if that was asked."""
 
     def __init__(self, deps: Deps, req: Request, run: Run, after: int, *, frames: bool, cancel: bool) -> None:
