@@ -108,6 +108,9 @@ def _add_routes(application: falcon.asgi.App[Request, Response], deps: Deps) -> 
         resource = type("Resource", (), {})()
         for name, responder in its.items():
             setattr(resource, name, responder)
+        if "on_get" in its and "on_head" not in its:
+            # The same without the body, which falcon leaves out.
+            setattr(resource, "on_head", its["on_get"])
         for prefix in PREFIXES:
             application.add_route(prefix + path if path != "/" else prefix or "/", resource)
 

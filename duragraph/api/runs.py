@@ -215,6 +215,9 @@ class OneRun:
             )
         resp.status = HTTP_202
         if wait:
+            place = f"/runs/{run}" if thread is None else f"/threads/{thread}/runs/{run}"
+            resp.set_header("Content-Location", place)
+            resp.set_header("Location", f"{place}/join")
             answer_json(resp, await output_of(self._deps, run), HTTP_200)
 
     async def _get(self, req: Request, run_id: str, thread_id: str | None) -> bytes:
