@@ -106,11 +106,11 @@ def _add_routes(application: falcon.asgi.App[Request, Response], deps: Deps) -> 
                     responders.setdefault(path, {}).setdefault(f"on_{method}", responder)
     for path, its in responders.items():
         resource = type("Resource", (), {})()
+        if "on_get" in its:
+            # The same without the body, which falcon leaves out.
+            its.setdefault("on_head", its["on_get"])
         for name, responder in its.items():
             setattr(resource, name, responder)
-        if "on_get" in its and "on_head" not in its:
-            # The same without the body, which falcon leaves out.
-            setattr(resource, "on_head", its["on_get"])
         for prefix in PREFIXES:
             application.add_route(prefix + path if path != "/" else prefix or "/", resource)
 

@@ -192,10 +192,10 @@ def _workers() -> Iterator[tuple[str, Operation]]:
 
 def _agents() -> Iterator[tuple[str, Operation]]:
     """What other agents speak: JSON-RPC, whose errors are 200 unless the message itself cannot be read."""
-    yield "POST /mcp", Operation("MCP", _OBJECT, errors=(400,), also=(202, 307))
+    yield "POST /mcp", Operation("MCP", _OBJECT, shapes.RpcCall, errors=(400,), also=(202, 307))
     yield "GET /mcp", Operation("MCP", None, status=405, errors=())
     yield "DELETE /mcp", Operation("MCP", None, status=404, errors=())
-    yield "POST /a2a/{assistant_id}", Operation("A2A", _OBJECT, errors=(), lenient_path=True)
+    yield "POST /a2a/{assistant_id}", Operation("A2A", _OBJECT, shapes.RpcCall, errors=(), lenient_path=True)
     card = {"assistant_id": _TEXT}
     yield "GET /.well-known/agent-card.json", Operation("A2A", _OBJECT, errors=(400, 404), query=card)
 

@@ -219,6 +219,15 @@ class StateSearch(Shape):
     select: list[str] | None = Field(default=None, description="Fields of a state, and channels as `values.<key>`.")
 
 
+class RpcCall(Shape):
+    """A call of JSON-RPC 2.0."""
+
+    jsonrpc: Literal["2.0"]
+    id: str | int | float | None = Field(default=None, description="Without it, nothing is answered.")
+    method: str
+    params: Object | None = None
+
+
 class WorkerWrites(Shape):
     """What runs did: one Write a run, each one commit."""
 

@@ -98,9 +98,10 @@ class A2a:
 
     async def on_post(self, req: Request, resp: Response, assistant_id: str) -> None:
         """Call a method of the Agent2Agent protocol, 0.3 or 1.0: send or stream a message, get or cancel a task."""
+        raw = await read_body(req)
         call_id = None
         try:
-            call = parse(await read_body(req))
+            call = parse(raw)
             if call is None:
                 raise RpcError(INVALID_REQUEST, "This is an answer, and nothing was asked")
             call_id = call.id

@@ -78,8 +78,9 @@ class Mcp:
             resp.status = HTTP_307
             resp.set_header("Location", "../mcp")
             return
+        raw = await read_body(req)
         try:
-            call = parse(await read_body(req))
+            call = parse(raw)
         except RpcError as error:
             answer_json(resp, failure(None, error), HTTP_200 if error.code == INVALID_PARAMS else HTTP_400)
             return
