@@ -22,7 +22,7 @@ _LOOK_EVERY = 10.0
 _BEAT_EVERY = 60.0
 _RETRY_AFTER = 30.0
 _SWEEP = 1000
-_SWEEP_THREADS = 100
+SWEEP_THREADS = 100
 
 
 def queue_schema_sql() -> str:
@@ -72,7 +72,7 @@ async def sweep(store: Store, hub: Hub) -> None:
 
 async def expire(store: Store) -> None:
     """Prune the threads whose time to live is over, some at a time, until none is left but the busy ones."""
-    while swept := await store.sweep_threads(_SWEEP_THREADS):
+    while swept := await store.sweep_threads(SWEEP_THREADS):
         log.info("threads expired", extra={"threads": swept})
 
 

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any
 from uuid import uuid4
 
 import psycopg
 import pytest
 
-from tests.sql.scene import Scene, question
+from tests.sql.acts import weaken
+from tests.sql.scene import Scene, question, task_id
 from tests.waiting import wait_for
 
 WAITERS = "select pid from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()"
@@ -138,6 +140,36 @@ def test_what_waits_for_an_answer_still_waits_after_pruning(scene: Scene) -> Non
     assert scene.call("get_thread", thread)["status"] == "interrupted"
 
 
+def test_the_state_of_a_subgraph_that_waits_is_kept(scene: Scene) -> None:
+    # given a thread whose next task is a subgraph that has made steps of its own, and an older such task
+    key = scene.worker()
+    thread = scene.thread()
+    scene.run(thread)
+    [claim] = scene.claim(key)
+    head = None
+    for step_no in range(2):
+        head = scene.superstep(claim, head, step_no, {"count": {"set": step_no}}, "increment")
+        child = {
+            "checkpoint_id": str(scene.bare("make_id")),
+            "parent_checkpoint_id": None,
+            "checkpoint_ns": f"increment:{task_id(head, 'increment')}",
+            "step": 0,
+            "source": "loop",
+            "channels": {"inner": {"set": step_no}},
+            "next": ["deep"],
+            "tasks": [],
+        }
+        scene.commit(claim, checkpoints=[child])
+    scene.commit(claim, end={"status": "success"})
+    assert rows(scene, "checkpoints", thread) == 4
+    # when the thread is pruned
+    scene.call("prune_threads", {"thread_ids": [thread], "strategy": "keep_latest"})
+    # then what waits is still there, and what is done is not
+    [task] = scene.call("get_state", thread, {"subgraphs": True})["tasks"]
+    assert (task["state"] or {}).get("values") == {"inner": 1}
+    assert rows(scene, "checkpoints", thread) == 2
+
+
 def test_pruning_frees_what_no_state_shows_any_more(scene: Scene) -> None:
     key = scene.worker()
     thread = scene.thread()
@@ -218,6 +250,27 @@ def test_a_thread_that_gets_a_run_just_then_is_not_swept(
     assert len(one.call("list_runs", thread, {})) == 1
 
 
+def test_a_thread_that_is_given_more_time_just_then_stays(
+    two: tuple[psycopg.Connection[Any], psycopg.Connection[Any]],
+) -> None:
+    # given a sweep that has found an expired thread and waits for another session at its slot
+    one, other = Scene(two[0]), Scene(two[1])
+    thread = one.thread(ttl={"ttl": 0})
+    swept: list[int] = []
+    with two[0].transaction():
+        one.call("hold_thread", thread)
+        sweeping = threading.Thread(target=lambda: swept.append(other.bare("sweep_threads")))
+        sweeping.start()
+        wait_for(lambda: bool(one.rows(WAITERS)), what="the sweep at the slot")
+        # when that session gives the thread more time
+        one.call("update_thread", thread, {"ttl": {"ttl": 60}})
+        one.connection.execute("delete from duragraph.slots")
+    sweeping.join(20)
+    # then it stays
+    assert swept == [0]
+    assert there(one, thread)
+
+
 def test_a_run_that_comes_while_its_thread_is_swept_is_refused(
     two: tuple[psycopg.Connection[Any], psycopg.Connection[Any]],
 ) -> None:
@@ -243,3 +296,55 @@ def test_a_second_sweep_does_not_wait_for_the_first(
     with two[0].transaction():
         assert one.bare("sweep_threads") == 1
         assert other.bare("sweep_threads") == 0
+
+
+Two = tuple[psycopg.Connection[Any], psycopg.Connection[Any]]
+
+
+@pytest.mark.parametrize(
+    ("subject", "function", "guard", "instead"),
+    [
+        (test_a_thread_that_gets_a_run_just_then_is_not_swept, "prune_thread", "if not found then", "if false then"),
+        (test_a_second_sweep_does_not_wait_for_the_first, "sweep_threads", "if not pg_try", "if false and pg_try"),
+        (
+            test_a_thread_that_is_given_more_time_just_then_stays,
+            "prune_thread",
+            "t.expires_at <= duragraph",
+            "true or t.expires_at <= duragraph",
+        ),
+    ],
+    ids=["slot", "one-sweep", "time"],
+)
+def test_without_its_guard_the_race_is_lost(
+    two: Two, subject: Callable[[Two], None], function: str, guard: str, instead: str
+) -> None:
+    weaken(two[0], function, guard, instead)
+    two[1].execute("set lock_timeout = '2s'")
+    with pytest.raises((AssertionError, psycopg.Error)):
+        subject(two)
+
+
+@pytest.mark.parametrize(
+    ("subject", "function", "guard", "instead"),
+    [
+        (
+            test_busy_threads_do_not_stand_in_the_way_of_others,
+            "sweep_threads",
+            "and not exists (",
+            "and exists (select) or exists (",
+        ),
+        (
+            test_the_state_of_a_subgraph_that_waits_is_kept,
+            "keep_latest",
+            "and not exists (",
+            "and true or false and not exists (",
+        ),
+    ],
+    ids=["busy", "subgraph"],
+)
+def test_without_its_guard_the_test_fails(
+    scene: Scene, subject: Callable[[Scene], None], function: str, guard: str, instead: str
+) -> None:
+    weaken(scene.connection, function, guard, instead)
+    with pytest.raises((AssertionError, psycopg.Error)):
+        subject(scene)
