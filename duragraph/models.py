@@ -12,11 +12,6 @@ StreamMode = Literal[
 ]
 STREAM_MODES = ("values", "updates", "messages", "messages-tuple", "custom", "events", "debug", "tasks", "checkpoints")
 
-RUN_FIELDS = (
-    "run_id", "thread_id", "assistant_id", "created_at", "updated_at", "status", "metadata", "kwargs",
-    "multitask_strategy", "attempt", "error", "cancel_reason", "langsmith_session_name",
-)  # fmt: skip
-
 Object = dict[str, Any]
 Nodes = Literal["*"] | list[str]
 Token = Annotated[int, Field(ge=0, lt=2**63)]

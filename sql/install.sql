@@ -76,7 +76,6 @@ values (1, 'core', '850bdcc621d660c2a0c314bf0578e80589d8a879e6291ee5e2d7515b1281
 \ir functions/end_with_error.sql
 \ir functions/enter_threads.sql
 \ir functions/erase_runs.sql
-\ir functions/erase_thread.sql
 \ir functions/expiry_of.sql
 \ir functions/find_assistant.sql
 \ir functions/find_graph.sql

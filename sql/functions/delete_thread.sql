@@ -3,11 +3,27 @@ returns json
 language plpgsql
 as $$
 declare
+  v_shard smallint := duragraph.shard_of(p_thread);
   v_ended json;
 begin
   perform duragraph.find_thread(p_tenant, p_thread);
   v_ended := duragraph.take_thread(p_tenant, p_thread);
-  if not duragraph.erase_thread(p_tenant, p_thread) then
+  delete from duragraph.idempotency_keys k
+  using duragraph.runs r
+  where r.shard = v_shard and r.tenant_id = p_tenant and r.thread_id = p_thread and k.tenant_id = p_tenant and k.run_id = r.run_id;
+  delete from duragraph.events e
+  using duragraph.runs r
+  where r.shard = v_shard and r.tenant_id = p_tenant and r.thread_id = p_thread and not r.temporary
+    and e.shard = v_shard and e.run_id = r.run_id;
+  delete from duragraph.steps s where s.shard = v_shard and s.tenant_id = p_tenant and s.thread_id = p_thread;
+  delete from duragraph.interrupts i where i.shard = v_shard and i.tenant_id = p_tenant and i.thread_id = p_thread;
+  delete from duragraph.channel_values v where v.shard = v_shard and v.tenant_id = p_tenant and v.thread_id = p_thread;
+  delete from duragraph.checkpoints c where c.shard = v_shard and c.tenant_id = p_tenant and c.thread_id = p_thread;
+  delete from duragraph.slots s where s.shard = v_shard and s.tenant_id = p_tenant and s.thread_id = p_thread;
+  delete from duragraph.runs r
+  where r.shard = v_shard and r.tenant_id = p_tenant and r.thread_id = p_thread and not r.temporary;
+  delete from duragraph.threads t where t.shard = v_shard and t.tenant_id = p_tenant and t.thread_id = p_thread;
+  if not found then
     -- Another session deleted it meanwhile.
     perform duragraph.find_thread(p_tenant, p_thread);
   end if;

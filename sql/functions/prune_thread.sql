@@ -14,17 +14,18 @@ begin
   -- What was looked up without the slot is looked up again with it.
   select not p_expired or t.expires_at <= duragraph.current_time() into v_pruned from duragraph.threads t
   where t.shard = v_shard and t.tenant_id = p_tenant and t.thread_id = p_thread;
-  v_pruned := coalesce(v_pruned, false);
   if v_pruned and p_strategy = 'keep_latest' then
     perform duragraph.keep_latest(p_tenant, p_thread);
     update duragraph.threads t
     set expires_at = duragraph.current_time() + greatest((t.ttl ->> 'ttl')::double precision, 1) * interval '1 minute'
     where p_expired and t.shard = v_shard and t.tenant_id = p_tenant and t.thread_id = p_thread;
-  elsif v_pruned then
-    perform duragraph.erase_thread(p_tenant, p_thread);
   end if;
+  -- Whoever waits at the row waits for the end of this transaction all the same.
   delete from duragraph.slots s where s.shard = v_shard and s.tenant_id = p_tenant and s.thread_id = p_thread;
-  return v_pruned;
+  if v_pruned and p_strategy = 'delete' then
+    perform duragraph.delete_thread(p_tenant, p_thread);
+  end if;
+  return coalesce(v_pruned, false);
 end
 $$;
 comment on function duragraph.prune_thread(integer, uuid, text, boolean) is
