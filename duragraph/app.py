@@ -37,7 +37,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-RESOURCES = ("assistants", "threads", "state", "runs", "store", "crons", "workers", "health")
+RESOURCES = ("assistants", "threads", "state", "runs", "store", "crons", "workers", "mcp", "a2a", "health")
 PREFIXES = ("", "/api/v1")
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -112,6 +112,9 @@ def _add_routes(application: falcon.asgi.App[Request, Response], deps: Deps) -> 
                     responders.setdefault(path, {}).setdefault(f"on_{method}", responder)
     for path, its in responders.items():
         resource = type("Resource", (), {})()
+        if "on_get" in its:
+            # The same without the body, which falcon leaves out.
+            its.setdefault("on_head", its["on_get"])
         for name, responder in its.items():
             setattr(resource, name, responder)
         for prefix in PREFIXES:

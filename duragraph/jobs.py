@@ -29,6 +29,7 @@ _RETRY_AFTER = 30.0
 _SWEEP = 1000
 _SWEEPS_OF_ITEMS = 100
 _CRONS = 200
+SWEEP_THREADS = 100
 
 
 def queue_schema_sql() -> str:
@@ -61,6 +62,11 @@ def make_queue(settings: Settings, store: Store, hub: Hub, webhooks: Webhooks) -
     @queue.task(name="webhooks", queueing_lock="webhooks")
     async def send_each_minute(timestamp: int) -> None:
         webhooks.kick()
+
+    @queue.periodic(cron="* * * * *")
+    @queue.task(name="expire", queueing_lock="expire")
+    async def expire_each_minute(timestamp: int) -> None:
+        await expire(store)
 
     @queue.periodic(cron="7 * * * *")
     @queue.task(name="retain", queueing_lock="retain")
@@ -124,6 +130,12 @@ def _next_tick(schedule: str, timezone: str | None, now: datetime) -> str | None
         # It was checked when it came; a zone may have gone from the database of zones since.
         log.warning("cron over", extra={"schedule": schedule, "timezone": timezone, "problem": problem.message})
         return None
+
+
+async def expire(store: Store) -> None:
+    """Prune the threads whose time to live is over, some at a time, until none is left but the busy ones."""
+    while swept := await store.sweep_threads(SWEEP_THREADS):
+        log.info("threads expired", extra={"threads": swept})
 
 
 async def retain(store: Store) -> None:

@@ -10,6 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 StreamMode = Literal[
     "values", "updates", "messages", "messages-tuple", "custom", "events", "debug", "tasks", "checkpoints"
 ]
+RUN_FIELDS = (
+    "run_id", "thread_id", "assistant_id", "created_at", "updated_at", "status", "metadata", "kwargs",
+    "multitask_strategy", "attempt", "error", "cancel_reason",
+)  # fmt: skip
 STREAM_MODES = ("values", "updates", "messages", "messages-tuple", "custom", "events", "debug", "tasks", "checkpoints")
 
 Object = dict[str, Any]
@@ -75,6 +79,10 @@ class RunCreate(Shape):
     after_seconds: Annotated[float, Field(ge=0, le=315_360_000)] | None = None
     checkpoint_during: bool | None = None
     durability: Literal["sync", "async", "exit"] | None = None
+    strict_resume: bool | None = Field(
+        default=None,
+        description="409 when `command.resume` meets no open question, instead of a run that does nothing.",
+    )
     priority: Annotated[int, Field(ge=-32768, le=32767)] | None = None
     max_attempts: Annotated[int, Field(ge=1, le=1000)] | None = None
 

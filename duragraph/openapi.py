@@ -121,7 +121,7 @@ def _assistants() -> Iterator[tuple[str, Operation]]:
     yield "GET /assistants", Operation(tag, shapes.AssistantList, query=_PAGE)
     yield "POST /assistants", Operation(tag, shapes.Assistant, shapes.AssistantCreate, errors=(400, 404, 409, 422))
     yield "POST /assistants/search", Operation(tag, _selected(shapes.Assistant), shapes.AssistantSearch, errors=found)
-    yield "POST /assistants/count", Operation(tag, _INTEGER, shapes.AssistantCount)
+    yield "POST /assistants/count", Operation(tag, _INTEGER, shapes.AssistantCount, errors=found)
     yield f"GET {one}", Operation(tag, shapes.Assistant, errors=found)
     yield f"PATCH {one}", Operation(tag, shapes.Assistant, shapes.AssistantPatch, errors=(400, 404, 422))
     yield (
@@ -154,6 +154,9 @@ def _threads() -> Iterator[tuple[str, Operation]]:
     )
     yield f"DELETE {one}", Operation(tag, None, status=204, errors=(404, 409, 422))
     yield f"POST {one}/copy", Operation(tag, shapes.Thread, errors=found)
+    yield "POST /threads/prune", Operation(tag, shapes.ThreadsPruned, shapes.ThreadPrune)
+    yield f"GET {one}/storage", Operation(tag, shapes.ThreadStorage, errors=found)
+    yield f"PATCH {one}/state", Operation(tag, None, shapes.StatePatch, status=204, errors=found)
     at = {"subgraphs": _BOOLEAN, "checkpoint_ns": _TEXT, "select": _list(_TEXT)}
     state = _part(shapes.ThreadState)
     yield f"GET {one}/state", Operation(tag, state, errors=found, query=at)
@@ -218,6 +221,16 @@ def _workers() -> Iterator[tuple[str, Operation]]:
     yield f"POST {one}/deregister", Operation(old, **found)
 
 
+def _agents() -> Iterator[tuple[str, Operation]]:
+    """What other agents speak: JSON-RPC, whose errors are 200 unless the message itself cannot be read."""
+    yield "POST /mcp", Operation("MCP", _OBJECT, shapes.RpcCall, errors=(400,), also=(202, 307))
+    yield "GET /mcp", Operation("MCP", None, status=405, errors=())
+    yield "DELETE /mcp", Operation("MCP", None, status=404, errors=())
+    yield "POST /a2a/{assistant_id}", Operation("A2A", _OBJECT, shapes.RpcCall, errors=(), lenient_path=True)
+    card = {"assistant_id": _TEXT}
+    yield "GET /.well-known/agent-card.json", Operation("A2A", _OBJECT, errors=(400, 404), query=card)
+
+
 def _system() -> Iterator[tuple[str, Operation]]:
     tag = "System"
     ok = Operation(tag, shapes.Ok, query={"check_db": _BOOLEAN})
@@ -245,6 +258,7 @@ def operations() -> dict[str, Operation]:
     known.update(_store())
     known.update(_crons())
     known.update(_workers())
+    known.update(_agents())
     known.update(_system())
     return known
 

@@ -156,6 +156,19 @@ class ThreadPatch(Shape):
     ttl: Ttl | None = None
 
 
+class ThreadPrune(Shape):
+    """Which threads to prune: `delete` removes them, `keep_latest` all of their history but the latest state."""
+
+    thread_ids: list[UUID] = Field(max_length=1000)
+    strategy: Literal["delete", "keep_latest"] | None = Field(default=None, description="delete when not given.")
+
+
+class StatePatch(Shape):
+    """Metadata to merge."""
+
+    metadata: Object | None = None
+
+
 class ThreadCount(Shape):
     """Which threads are meant."""
 
@@ -333,6 +346,15 @@ class CronSearch(CronCount):
     select: list[CronField] | None = None
 
 
+class RpcCall(Shape):
+    """A call of JSON-RPC 2.0."""
+
+    jsonrpc: Literal["2.0"]
+    id: str | int | float | None = Field(default=None, description="Without it, nothing is answered.")
+    method: str
+    params: Object | None = None
+
+
 class WorkerWrites(Shape):
     """What runs did: one Write a run, each one commit."""
 
@@ -483,6 +505,42 @@ class Cron(Answer):
     enabled: bool
     created_at: str
     updated_at: str
+
+
+class ThreadsPruned(Answer):
+    """How many threads were pruned: those that are busy or not there are left out."""
+
+    pruned_count: int
+
+
+class Stored(Answer):
+    """How many rows there are, and their bytes as stored."""
+
+    count: int
+    bytes: int
+
+
+class StoredChannel(Answer):
+    """What one channel takes."""
+
+    versions: int
+    bytes: int
+
+
+class StoredChannels(Stored):
+    """What the channels take."""
+
+    by_channel: dict[str, StoredChannel]
+
+
+class ThreadStorage(Answer):
+    """What the state of a thread takes: `pending_writes` is what its nodes gave and asked."""
+
+    thread_id: UUID
+    total_bytes: int
+    checkpoints: Stored
+    channel_values: StoredChannels
+    pending_writes: Stored
 
 
 class Point(Answer):

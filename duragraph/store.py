@@ -465,6 +465,14 @@ class Store:
             (tenant, assistant_id, namespace, recurse),
         )
 
+    async def list_tools(self, tenant: int) -> bytes:
+        """Each assistant as a tool."""
+        return await self._read("select duragraph.list_tools(%s)::text", (tenant,))
+
+    async def find_task(self, tenant: int, task_id: UUID) -> dict[str, Any]:
+        """A run as a task of A2A."""
+        return await self._object("select duragraph.find_task(%s, %s)::text", (tenant, task_id))
+
     async def create_thread(self, tenant: int, request: bytes) -> bytes:
         """A Thread."""
         return await self._one("select duragraph.create_thread(%s, %s)::text", (tenant, Json(request)))
@@ -485,6 +493,22 @@ class Store:
     async def copy_thread(self, tenant: int, thread_id: UUID) -> bytes:
         """The new Thread."""
         return await self._one("select duragraph.copy_thread(%s, %s)::text", (tenant, thread_id))
+
+    async def prune_threads(self, tenant: int, request: bytes) -> bytes:
+        """{"pruned_count"}."""
+        return await self._one("select duragraph.prune_threads(%s, %s)::text", (tenant, Json(request)))
+
+    async def sweep_threads(self, limit: int = 100) -> int:
+        """How many threads whose time was over were pruned."""
+        return cast("int", (await self._rows("select duragraph.sweep_threads(%s)", (limit,)))[0][0])
+
+    async def thread_storage(self, tenant: int, thread_id: UUID) -> bytes:
+        """Bytes of its state, by kind."""
+        return await self._read("select duragraph.thread_storage(%s, %s)::text", (tenant, thread_id))
+
+    async def patch_state(self, tenant: int, thread_id: UUID, request: bytes) -> None:
+        """Merge metadata into the thread's and its config's."""
+        await self._rows("select duragraph.patch_state(%s, %s, %s)", (tenant, thread_id, Json(request)))
 
     async def count_threads(self, tenant: int, request: bytes) -> bytes:
         """A number."""

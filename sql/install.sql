@@ -76,6 +76,7 @@ values (5, 'webhooks', 'c6fa7dcbeaa3ffca7e72a798ea1984df184e21303357e61af24fc4c6
 \ir functions/channel_value.sql
 \ir functions/check_filter.sql
 \ir functions/check_new_runs.sql
+\ir functions/check_strict_resumes.sql
 \ir functions/checkpoint_document.sql
 \ir functions/checkpoint_journal.sql
 \ir functions/checkpoint_metadata.sql
@@ -121,6 +122,7 @@ values (5, 'webhooks', 'c6fa7dcbeaa3ffca7e72a798ea1984df184e21303357e61af24fc4c6
 \ir functions/find_assistant.sql
 \ir functions/find_cron.sql
 \ir functions/find_graph.sql
+\ir functions/find_task.sql
 \ir functions/find_thread.sql
 \ir functions/fire_crons.sql
 \ir functions/forget_checkpoints.sql
@@ -144,10 +146,12 @@ values (5, 'webhooks', 'c6fa7dcbeaa3ffca7e72a798ea1984df184e21303357e61af24fc4c6
 \ir functions/item_ttl.sql
 \ir functions/json_path.sql
 \ir functions/keep_assistant_version.sql
+\ir functions/keep_latest.sql
 \ir functions/lease_runs.sql
 \ir functions/list_assistant_versions.sql
 \ir functions/list_namespaces.sql
 \ir functions/list_runs.sql
+\ir functions/list_tools.sql
 \ir functions/list_workers.sql
 \ir functions/maintain_partitions.sql
 \ir functions/make_id.sql
@@ -165,8 +169,11 @@ values (5, 'webhooks', 'c6fa7dcbeaa3ffca7e72a798ea1984df184e21303357e61af24fc4c6
 \ir functions/overlay_json.sql
 \ir functions/owe_webhooks.sql
 \ir functions/page_number.sql
+\ir functions/patch_state.sql
 \ir functions/promote_due.sql
 \ir functions/promote_threads.sql
+\ir functions/prune_thread.sql
+\ir functions/prune_threads.sql
 \ir functions/put_item.sql
 \ir functions/put_state.sql
 \ir functions/queue_ord.sql
@@ -179,6 +186,7 @@ values (5, 'webhooks', 'c6fa7dcbeaa3ffca7e72a798ea1984df184e21303357e61af24fc4c6
 \ir functions/register_graph.sql
 \ir functions/register_worker.sql
 \ir functions/release_expired_leases.sql
+\ir functions/remove_checkpoints.sql
 \ir functions/replay_supersteps.sql
 \ir functions/requeue_run.sql
 \ir functions/requeue_runs.sql
@@ -211,6 +219,7 @@ values (5, 'webhooks', 'c6fa7dcbeaa3ffca7e72a798ea1984df184e21303357e61af24fc4c6
 \ir functions/submit_run.sql
 \ir functions/sweep_items.sql
 \ir functions/sweep_retention.sql
+\ir functions/sweep_threads.sql
 \ir functions/sweep_webhooks.sql
 \ir functions/take_thread.sql
 \ir functions/tasks_after_update.sql
@@ -221,6 +230,7 @@ values (5, 'webhooks', 'c6fa7dcbeaa3ffca7e72a798ea1984df184e21303357e61af24fc4c6
 \ir functions/thread_json.sql
 \ir functions/thread_matches.sql
 \ir functions/thread_status.sql
+\ir functions/thread_storage.sql
 \ir functions/tick_before.sql
 \ir functions/update_assistant.sql
 \ir functions/update_cron.sql

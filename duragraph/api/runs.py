@@ -36,7 +36,7 @@ from duragraph.api.stream import (
 )
 from duragraph.deps import Deps
 from duragraph.errors import Invalid, Malformed, NotFound
-from duragraph.models import STREAM_MODES, RunBatch, RunCreate, RunsCancel
+from duragraph.models import RUN_FIELDS, STREAM_MODES, RunBatch, RunCreate, RunsCancel
 from duragraph.resource_models import CronBase
 from duragraph.store import Ended
 
@@ -76,7 +76,7 @@ class Runs:
     async def on_post(self, req: Request, resp: Response, thread_id: str | None = None) -> None:
         """Create a run and answer it at once."""
         _, run, raw = await self._create(req, thread_id)
-        resp.set_header("Content-Location", run.path)
+        resp.set_header("Content-Location", run.place)
         answer_json(resp, raw)
 
     async def on_post_stream(self, req: Request, resp: Response, thread_id: str | None = None) -> None:
@@ -108,7 +108,7 @@ class Runs:
             "limit": query_int(req, "limit", 10, 1, 1000),
             "offset": query_int(req, "offset", 0),
             "status": req.get_param("status"),
-            "select": query_list(req, "select"),
+            "select": query_list(req, "select", RUN_FIELDS),
         }
         asked = orjson.dumps({name: value for name, value in options.items() if value is not None})
         check_text(asked)
@@ -218,6 +218,9 @@ class OneRun:
             )
         resp.status = HTTP_202
         if wait:
+            place = f"/runs/{run}" if thread is None else f"/threads/{thread}/runs/{run}"
+            resp.set_header("Content-Location", place)
+            resp.set_header("Location", f"{place}/join")
             answer_json(resp, await output_of(self._deps, run), HTTP_200)
 
     async def _get(self, req: Request, run_id: str, thread_id: str | None) -> bytes:
@@ -285,14 +288,7 @@ def _idempotency_key(req: Request) -> str | None:
 
 
 def _stream_modes(req: Request) -> Modes:
-    modes = query_list(req, "stream_mode")
-    if wrong := [mode for mode in modes or () if mode not in STREAM_MODES]:
-        raise Invalid(
-            f"stream_mode: unknown mode {wrong[0]!r}",
-            code="invalid_parameter",
-            field="stream_mode",
-            hint=f"use {', '.join(STREAM_MODES)}",
-        )
+    modes = query_list(req, "stream_mode", STREAM_MODES)
     return Modes(modes or None)  # langgraph-sdk sends "stream_mode=" for all
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from uuid import UUID
 
 import orjson
+from falcon import HTTP_204
 from falcon.asgi import Request, Response
 
 from duragraph.api.http import (
@@ -21,7 +22,7 @@ from duragraph.api.http import (
 from duragraph.api.updates import update_by_worker
 from duragraph.deps import Deps
 from duragraph.errors import DuragraphError
-from duragraph.resource_models import StateAt, StateSearch, StateUpdate
+from duragraph.resource_models import StateAt, StatePatch, StateSearch, StateUpdate
 
 Route = tuple[str, object, str | None]
 
@@ -88,6 +89,13 @@ class State:
             made = await update_by_worker(self._deps, thread, [{"updates": [update]}], point)
             place = {"thread_id": str(thread), "checkpoint_ns": "", "checkpoint_id": made}
             answer(resp, {"checkpoint": place, "configurable": place, "checkpoint_id": made})
+
+    async def on_patch(self, req: Request, resp: Response, thread_id: str) -> None:
+        """Merge metadata into that of the thread and of its config; the values stay."""
+        thread = _id(thread_id)
+        _, raw = await read_json(req, StatePatch)
+        await self._store.patch_state(self._tenant, thread, raw)
+        resp.status = HTTP_204
 
     async def on_get_history(self, req: Request, resp: Response, thread_id: str) -> None:
         """The states of a thread, newest first; `before` is a checkpoint's id."""

@@ -1,4 +1,4 @@
-"""Threads: create, read, change, search, count, copy, delete."""
+"""Threads: create, read, change, search, count, copy, prune, delete; what their state takes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from duragraph.api.http import answer_json, path_uuid, query_list, read_json
 from duragraph.api.updates import update_by_worker
 from duragraph.deps import Deps
 from duragraph.errors import DuragraphError
-from duragraph.resource_models import ThreadCount, ThreadCreate, ThreadPatch, ThreadSearch
+from duragraph.resource_models import ThreadCount, ThreadCreate, ThreadPatch, ThreadPrune, ThreadSearch
 
 Route = tuple[str, object, str | None]
 
@@ -25,8 +25,10 @@ def routes(deps: Deps) -> list[Route]:
         ("/threads", threads, None),
         ("/threads/search", threads, "search"),
         ("/threads/count", threads, "count"),
+        ("/threads/prune", threads, "prune"),
         ("/threads/{thread_id}", threads, "one"),
         ("/threads/{thread_id}/copy", threads, "copy"),
+        ("/threads/{thread_id}/storage", threads, "storage"),
     ]
 
 
@@ -75,6 +77,15 @@ class Threads:
         """Count threads."""
         _, raw = await read_json(req, ThreadCount)
         answer_json(resp, await self._store.count_threads(self._tenant, raw))
+
+    async def on_post_prune(self, req: Request, resp: Response) -> None:
+        """Delete threads, or all of their history but the latest state. Busy ones are left alone."""
+        _, raw = await read_json(req, ThreadPrune)
+        answer_json(resp, await self._store.prune_threads(self._tenant, raw))
+
+    async def on_get_storage(self, req: Request, resp: Response, thread_id: str) -> None:
+        """Get how many bytes the state of a thread takes."""
+        answer_json(resp, await self._store.thread_storage(self._tenant, _id(thread_id)))
 
     async def on_get_one(self, req: Request, resp: Response, thread_id: str) -> None:
         """Get a thread; `include=ttl` adds its time to live."""
