@@ -18,8 +18,11 @@ begin
   elsif v_run.output is not null then
     v_output := v_run.output;
   elsif v_run.checkpoint_id is not null then
-    select json_agg(json_build_object('value', i.value, 'id', i.interrupt_id, 'response_schema', i.response_schema) order by i.task_id, i.ordinal)
+    select json_agg(json_build_object('value', i.value, 'id', i.interrupt_id, 'response_schema', i.response_schema) order by t.n, i.ordinal)
       into v_asked from duragraph.interrupts i
+      join duragraph.checkpoints c on c.shard = i.shard and c.tenant_id = i.tenant_id and c.thread_id = i.thread_id
+        and c.checkpoint_ns = '' and c.checkpoint_id = i.checkpoint_id
+      left join lateral json_array_elements(c.tasks) with ordinality t (task, n) on (t.task ->> 'id')::uuid = i.task_id
       where i.shard = v_run.shard and i.tenant_id = p_tenant and i.thread_id = v_run.thread_id and i.checkpoint_id = v_run.checkpoint_id and not i.answered;
     v_output := duragraph.overlay_json(
       duragraph.checkpoint_values(v_run.shard, p_tenant, v_run.thread_id, '', v_run.checkpoint_id)::text,
