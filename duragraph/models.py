@@ -10,6 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, RootModel
 StreamMode = Literal[
     "values", "updates", "messages", "messages-tuple", "custom", "events", "debug", "tasks", "checkpoints"
 ]
+RUN_FIELDS = (
+    "run_id", "thread_id", "assistant_id", "created_at", "updated_at", "status", "metadata", "kwargs",
+    "multitask_strategy", "attempt", "error", "cancel_reason",
+)  # fmt: skip
 STREAM_MODES = ("values", "updates", "messages", "messages-tuple", "custom", "events", "debug", "tasks", "checkpoints")
 
 Object = dict[str, Any]

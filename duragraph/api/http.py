@@ -180,8 +180,19 @@ def query_choice(req: Request, name: str, choices: Iterable[str], default: str) 
     return raw
 
 
-def query_list(req: Request, name: str) -> list[str] | None:
-    """Words as one value, comma separated, repeated, or a JSON list; None when the parameter is absent."""
+def query_list(req: Request, name: str, choices: Iterable[str] | None = None) -> list[str] | None:
+    """Words as one value, comma separated, repeated, or a JSON list; None when the parameter is absent.
+
+    With `choices`, an unknown word is refused.
+    """
+    words = _query_words(req, name)
+    allowed = None if choices is None else tuple(choices)
+    if words and allowed and (wrong := [word for word in words if word not in allowed]):
+        raise _wrong(name, f"unknown word {wrong[0]!r}; use {', '.join(allowed)}")
+    return words
+
+
+def _query_words(req: Request, name: str) -> list[str] | None:
     values: list[str] | None = req.get_param_as_list(name)
     if values is None:
         return None

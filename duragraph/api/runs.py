@@ -36,7 +36,7 @@ from duragraph.api.stream import (
 )
 from duragraph.deps import Deps
 from duragraph.errors import Invalid, Malformed, NotFound
-from duragraph.models import STREAM_MODES, RunBatch, RunCreate, RunsCancel
+from duragraph.models import RUN_FIELDS, STREAM_MODES, RunBatch, RunCreate, RunsCancel
 from duragraph.store import Ended
 
 log = logging.getLogger("duragraph.runs")
@@ -106,7 +106,7 @@ class Runs:
             "limit": query_int(req, "limit", 10, 1, 1000),
             "offset": query_int(req, "offset", 0),
             "status": req.get_param("status"),
-            "select": query_list(req, "select"),
+            "select": query_list(req, "select", RUN_FIELDS),
         }
         asked = orjson.dumps({name: value for name, value in options.items() if value is not None})
         check_text(asked)
@@ -277,14 +277,7 @@ def _idempotency_key(req: Request) -> str | None:
 
 
 def _stream_modes(req: Request) -> Modes:
-    modes = query_list(req, "stream_mode")
-    if wrong := [mode for mode in modes or () if mode not in STREAM_MODES]:
-        raise Invalid(
-            f"stream_mode: unknown mode {wrong[0]!r}",
-            code="invalid_parameter",
-            field="stream_mode",
-            hint=f"use {', '.join(STREAM_MODES)}",
-        )
+    modes = query_list(req, "stream_mode", STREAM_MODES)
     return Modes(modes or None)  # langgraph-sdk sends "stream_mode=" for all
 
 

@@ -110,6 +110,7 @@ async def test_unknown_things_are_named(api: Api, place: str) -> None:
         ("limit=x", "limit"),
         ("offset=-1", "offset"),
         ("select=[1]", "select"),
+        ("select=nothing", "select"),
     ],
 )
 async def test_bad_queries_name_their_parameter(api: Api, place: str, query: str, field: str) -> None:
