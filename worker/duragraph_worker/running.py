@@ -92,13 +92,23 @@ class Asker:
 class TaskRun:
     """One attempt at a task."""
 
-    def __init__(self, walk: Walk, task: Task, values: Mapping[str, Any], step: int, ledger: Ledger, key: str) -> None:
+    def __init__(
+        self,
+        walk: Walk,
+        task: Task,
+        values: Mapping[str, Any],
+        step: int,
+        ledger: Ledger,
+        key: str,
+        checkpoint_id: str,
+    ) -> None:
         self.walk = walk
         self.task = task
         self.values = values
         self.step_number = step
         self.ledger = ledger
         self.key = key
+        self.checkpoint_id = checkpoint_id
         self.node = walk.topology.nodes[task.name]
         self.claim = walk.shared.claim
         self.streams = walk.streams
@@ -107,6 +117,11 @@ class TaskRun:
         self.context = (Context if self.node.is_async else SyncContext)(self)
         self._counts: Counter[str] = Counter()
         self._loop = asyncio.get_running_loop()
+
+    @property
+    def given(self) -> Any:
+        """What the task runs on: the state, or what it was sent."""
+        return self.values if self.task.input is MISSING else self.task.input
 
     @property
     def config(self) -> dict[str, Any]:

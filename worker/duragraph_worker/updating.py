@@ -81,5 +81,5 @@ async def _result(
         raise InvalidUpdateError(f"the graph has no node '{node}'; it has {', '.join(topology.nodes)}")
     task = Task("00000000-0000-0000-0000-000000000000", node, ["__pull__", node])
     seen = merged if topology.nodes[node].kind == "router" else values
-    run = TaskRun(executor, task, seen, 0, Ledger("", task.id, [], [], 1), "")
+    run = TaskRun(executor, task, seen, 0, Ledger("", task.id, [], [], 1), "", "")
     return await run.as_if_done(update)
