@@ -36,7 +36,7 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-RESOURCES = ("assistants", "threads", "state", "runs", "workers", "health")
+RESOURCES = ("assistants", "threads", "thread_stream", "state", "runs", "workers", "health")
 PREFIXES = ("", "/api/v1")
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -68,7 +68,7 @@ class App:
 def create_app(settings: Settings) -> App:
     """A control plane process: an ASGI application that opens its pool when it starts and drains on SIGTERM."""
     store = Store.of(settings)
-    hub = Hub(store, settings.listen_url)
+    hub = Hub(store, settings.listen_url, _TENANT)
     claims = Claims(store)
     deps = Deps(settings, store, hub, claims, make_batches(store, hub, _TENANT), Drain(), _TENANT)
     hub.on_ready, hub.on_lost = claims.kick, claims.lost

@@ -11,6 +11,7 @@ StreamMode = Literal[
     "values", "updates", "messages", "messages-tuple", "custom", "events", "debug", "tasks", "checkpoints"
 ]
 STREAM_MODES = ("values", "updates", "messages", "messages-tuple", "custom", "events", "debug", "tasks", "checkpoints")
+THREAD_STREAM_MODES = ("run_modes", "lifecycle", "state_update")
 
 Object = dict[str, Any]
 Nodes = Literal["*"] | list[str]

@@ -34,6 +34,7 @@ _OFFSET: Json = {"type": "integer", "minimum": 0, "default": 0}
 _UUID: Json = {"type": "string", "format": "uuid"}
 _ACTION: Json = {"enum": ["interrupt", "rollback"], "default": "interrupt"}
 _MODES: Json = {"type": "array", "items": {"enum": list(models.STREAM_MODES)}}
+_THREAD_MODES: Json = {"type": "array", "items": {"enum": [*models.THREAD_STREAM_MODES, *models.STREAM_MODES]}}
 _REASONS = {
     400: "The request makes no sense for what is there.",
     404: "There is no such thing.",
@@ -154,6 +155,17 @@ def _threads() -> Iterator[tuple[str, Operation]]:
     )
     yield f"DELETE {one}", Operation(tag, None, status=204, errors=(404, 409, 422))
     yield f"POST {one}/copy", Operation(tag, shapes.Thread, errors=found)
+    yield (
+        f"GET {one}/stream",
+        Operation(
+            tag,
+            _TEXT,
+            media="text/event-stream",
+            errors=found,
+            query={"stream_modes": _THREAD_MODES, "stream_mode": _THREAD_MODES},
+            headers=("Last-Event-ID",),
+        ),
+    )
     at = {"subgraphs": _BOOLEAN, "checkpoint_ns": _TEXT, "select": _list(_TEXT)}
     state = _part(shapes.ThreadState)
     yield f"GET {one}/state", Operation(tag, state, errors=found, query=at)

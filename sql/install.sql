@@ -15,7 +15,7 @@ set local check_function_bodies = off;
 
 do $$
 begin
-  if exists (select from duragraph.migrations where version > 1) then
+  if exists (select from duragraph.migrations where version > 2) then
     raise exception using
       errcode = 'DG503',
       message = 'the database is newer than these files',
@@ -29,6 +29,13 @@ select not exists (select from duragraph.migrations where version = 1) as pendin
 \ir migrations/0001_core.sql
 insert into duragraph.migrations (version, name, checksum)
 values (1, 'core', '850bdcc621d660c2a0c314bf0578e80589d8a879e6291ee5e2d7515b1281443a');
+\endif
+
+select not exists (select from duragraph.migrations where version = 2) as pending \gset
+\if :pending
+\ir migrations/0002_threads.sql
+insert into duragraph.migrations (version, name, checksum)
+values (2, 'threads', 'c128d39627bbe7361c2bc57c5bfe76cb20d79631e839848e2c598afd98f3841a');
 \endif
 
 \ir functions/append_events.sql
@@ -146,10 +153,13 @@ values (1, 'core', '850bdcc621d660c2a0c314bf0578e80589d8a879e6291ee5e2d7515b1281
 \ir functions/tasks_after_update.sql
 \ir functions/text_array.sql
 \ir functions/thread_definition.sql
+\ir functions/thread_entries.sql
 \ir functions/thread_head.sql
 \ir functions/thread_interrupts.sql
 \ir functions/thread_json.sql
 \ir functions/thread_matches.sql
+\ir functions/thread_stamps.sql
+\ir functions/thread_start.sql
 \ir functions/thread_status.sql
 \ir functions/update_assistant.sql
 \ir functions/update_thread.sql

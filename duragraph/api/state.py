@@ -42,6 +42,7 @@ class State:
 
     def __init__(self, deps: Deps) -> None:
         self._store = deps.store
+        self._hub = deps.hub
         self._tenant = deps.tenant
 
     async def on_get(self, req: Request, resp: Response, thread_id: str) -> None:
@@ -74,6 +75,7 @@ class State:
         thread = _id(thread_id)
         _, raw = await read_json(req, StateUpdate)
         answer_json(resp, await self._store.put_state(self._tenant, thread, raw))
+        self._hub.thread_changed(thread)
 
     async def on_get_history(self, req: Request, resp: Response, thread_id: str) -> None:
         """The states of a thread, newest first; `before` is a checkpoint's id."""
