@@ -37,7 +37,19 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-RESOURCES = ("assistants", "threads", "state", "runs", "store", "crons", "workers", "mcp", "a2a", "health")
+RESOURCES = (
+    "assistants",
+    "threads",
+    "thread_stream",
+    "state",
+    "runs",
+    "store",
+    "crons",
+    "workers",
+    "mcp",
+    "a2a",
+    "health",
+)
 PREFIXES = ("", "/api/v1")
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -70,7 +82,7 @@ class App:
 def create_app(settings: Settings) -> App:
     """A control plane process: an ASGI application that opens its pool when it starts and drains on SIGTERM."""
     store = Store.of(settings)
-    hub = Hub(store, settings.listen_url)
+    hub = Hub(store, settings.listen_url, _TENANT)
     claims = Claims(store)
     webhooks = Webhooks(store, settings)
     deps = Deps(settings, store, hub, claims, make_batches(store, hub, _TENANT), webhooks, Drain(), _TENANT)

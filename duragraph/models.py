@@ -15,6 +15,7 @@ RUN_FIELDS = (
     "multitask_strategy", "attempt", "error", "cancel_reason",
 )  # fmt: skip
 STREAM_MODES = ("values", "updates", "messages", "messages-tuple", "custom", "events", "debug", "tasks", "checkpoints")
+THREAD_STREAM_MODES = ("run_modes", "lifecycle", "state_update")
 
 Object = dict[str, Any]
 Nodes = Literal["*"] | list[str]

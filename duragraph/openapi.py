@@ -34,6 +34,7 @@ _OFFSET: Json = {"type": "integer", "minimum": 0, "default": 0}
 _UUID: Json = {"type": "string", "format": "uuid"}
 _ACTION: Json = {"enum": ["interrupt", "rollback"], "default": "interrupt"}
 _MODES: Json = {"type": "array", "items": {"enum": list(models.STREAM_MODES)}}
+_THREAD_MODES: Json = {"type": "array", "items": {"enum": [*models.THREAD_STREAM_MODES, *models.STREAM_MODES]}}
 _REASONS = {
     400: "The request makes no sense for what is there.",
     404: "There is no such thing.",
@@ -157,6 +158,17 @@ def _threads() -> Iterator[tuple[str, Operation]]:
     yield "POST /threads/prune", Operation(tag, shapes.ThreadsPruned, shapes.ThreadPrune)
     yield f"GET {one}/storage", Operation(tag, shapes.ThreadStorage, errors=found)
     yield f"PATCH {one}/state", Operation(tag, None, shapes.StatePatch, status=204, errors=found)
+    yield (
+        f"GET {one}/stream",
+        Operation(
+            tag,
+            _TEXT,
+            media="text/event-stream",
+            errors=found,
+            query={"stream_modes": _THREAD_MODES, "stream_mode": _THREAD_MODES},
+            headers=("Last-Event-ID",),
+        ),
+    )
     at = {"subgraphs": _BOOLEAN, "checkpoint_ns": _TEXT, "select": _list(_TEXT)}
     state = _part(shapes.ThreadState)
     yield f"GET {one}/state", Operation(tag, state, errors=found, query=at)

@@ -130,6 +130,18 @@ class EventRow:
 
 
 @dataclass(frozen=True, slots=True)
+class EntryRow:
+    """What happened on a thread: a run that began (or ended before it could), or with a checkpoint a state update."""
+
+    entry_id: UUID
+    began_at: datetime
+    status: str
+    last_seq: int
+    graph_id: str
+    checkpoint_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
 class WorkerRow:
     """Where a worker's key leads."""
 
@@ -295,6 +307,40 @@ class Store:
             "select run_id, status, last_seq, frames from duragraph.read_events(%s)", (Json(request),), again=True
         )
         return [EventRow(run, status.decode(), last_seq, frames or b"") for run, status, last_seq, frames in rows]
+
+    # what happens on threads
+
+    async def thread_entries(
+        self, tenant: int, thread_id: UUID, start: datetime, limit: int
+    ) -> tuple[datetime, list[EntryRow]]:
+        """(when the thread was made, its entries from that time on, in order). `NotFound` without the thread."""
+        rows = await self._rows(
+            "select born_at, entry_id, began_at, status, last_seq, graph_id, checkpoint_id"
+            " from duragraph.thread_entries(%s, %s, %s, %s)",
+            (tenant, thread_id, start, limit),
+            again=True,
+        )
+        return rows[0][0], [
+            EntryRow(entry, began, status.decode(), seq, (graph or b"").decode(), checkpoint)
+            for _, entry, began, status, seq, graph, checkpoint in rows
+            if entry is not None
+        ]
+
+    async def thread_start(
+        self, tenant: int, thread_id: UUID, ms: int | None = None, at: datetime | None = None
+    ) -> datetime:
+        """Where to begin: at the entry made in that millisecond, the last that began by `at`, or what runs now."""
+        rows = await self._rows(
+            "select duragraph.thread_start(%s, %s, %s, %s)", (tenant, thread_id, ms, at), again=True
+        )
+        return cast("datetime", rows[0][0])
+
+    async def thread_stamps(self, tenant: int, thread_ids: Sequence[UUID]) -> dict[UUID, bytes]:
+        """A text a thread that differs when something began or ended there; none for what is not there."""
+        rows = await self._rows(
+            "select thread_id, stamp from duragraph.thread_stamps(%s, %s)", (tenant, list(thread_ids)), again=True
+        )
+        return dict(rows)
 
     # what workers do
 

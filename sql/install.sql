@@ -15,7 +15,7 @@ set local check_function_bodies = off;
 
 do $$
 begin
-  if exists (select from duragraph.migrations where version > 5) then
+  if exists (select from duragraph.migrations where version > 6) then
     raise exception using
       errcode = 'DG503',
       message = 'the database is newer than these files',
@@ -57,6 +57,13 @@ select not exists (select from duragraph.migrations where version = 5) as pendin
 \ir migrations/0005_webhooks.sql
 insert into duragraph.migrations (version, name, checksum)
 values (5, 'webhooks', 'c6fa7dcbeaa3ffca7e72a798ea1984df184e21303357e61af24fc4c60614e4c0');
+\endif
+
+select not exists (select from duragraph.migrations where version = 6) as pending \gset
+\if :pending
+\ir migrations/0006_threads.sql
+insert into duragraph.migrations (version, name, checksum)
+values (6, 'threads', 'c128d39627bbe7361c2bc57c5bfe76cb20d79631e839848e2c598afd98f3841a');
 \endif
 
 \ir functions/append_events.sql
@@ -225,10 +232,13 @@ values (5, 'webhooks', 'c6fa7dcbeaa3ffca7e72a798ea1984df184e21303357e61af24fc4c6
 \ir functions/tasks_after_update.sql
 \ir functions/text_array.sql
 \ir functions/thread_definition.sql
+\ir functions/thread_entries.sql
 \ir functions/thread_head.sql
 \ir functions/thread_interrupts.sql
 \ir functions/thread_json.sql
 \ir functions/thread_matches.sql
+\ir functions/thread_stamps.sql
+\ir functions/thread_start.sql
 \ir functions/thread_status.sql
 \ir functions/thread_storage.sql
 \ir functions/tick_before.sql

@@ -47,6 +47,7 @@ class State:
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
         self._store = deps.store
+        self._hub = deps.hub
         self._tenant = deps.tenant
 
     async def on_get(self, req: Request, resp: Response, thread_id: str) -> None:
@@ -89,6 +90,7 @@ class State:
             made = await update_by_worker(self._deps, thread, [{"updates": [update]}], point)
             place = {"thread_id": str(thread), "checkpoint_ns": "", "checkpoint_id": made}
             answer(resp, {"checkpoint": place, "configurable": place, "checkpoint_id": made})
+        self._hub.thread_changed(thread)
 
     async def on_patch(self, req: Request, resp: Response, thread_id: str) -> None:
         """Merge metadata into that of the thread and of its config; the values stay."""

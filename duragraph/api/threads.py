@@ -38,6 +38,7 @@ class Threads:
     def __init__(self, deps: Deps) -> None:
         self._deps = deps
         self._store = deps.store
+        self._hub = deps.hub
         self._tenant = deps.tenant
         self._tell_ended = deps.tell_ended
 
@@ -104,7 +105,9 @@ class Threads:
 
     async def on_delete_one(self, req: Request, resp: Response, thread_id: str) -> None:
         """Delete a thread with its runs and its history, ending what runs."""
-        self._tell_ended(await self._store.delete_thread(self._tenant, _id(thread_id)))
+        thread = _id(thread_id)
+        self._tell_ended(await self._store.delete_thread(self._tenant, thread))
+        self._hub.thread_changed(thread)
         resp.status = HTTP_204
 
     async def on_post_copy(self, req: Request, resp: Response, thread_id: str) -> None:

@@ -22,6 +22,7 @@ begin
   delete from duragraph.interrupts i where i.shard = v_shard and i.tenant_id = p_tenant and i.thread_id = p_thread;
   delete from duragraph.channel_values v where v.shard = v_shard and v.tenant_id = p_tenant and v.thread_id = p_thread;
   delete from duragraph.checkpoints c where c.shard = v_shard and c.tenant_id = p_tenant and c.thread_id = p_thread;
+  delete from duragraph.state_updates u where u.shard = v_shard and u.tenant_id = p_tenant and u.thread_id = p_thread;
   delete from duragraph.slots s where s.shard = v_shard and s.tenant_id = p_tenant and s.thread_id = p_thread;
   delete from duragraph.runs r
   where r.shard = v_shard and r.tenant_id = p_tenant and r.thread_id = p_thread and not r.temporary;
