@@ -85,10 +85,10 @@ async def sweep(store: Store, hub: Hub) -> None:
     hub.changed([one["run_id"] for one in released])
     if released or promoted:
         hub.ready()
-    await sweep_store(store)
+    await sweep_items(store)
 
 
-async def sweep_store(store: Store) -> None:
+async def sweep_items(store: Store) -> None:
     """Delete the items of the key-value store whose time is over, in batches."""
     for _ in range(_SWEEPS_OF_ITEMS):
         if await store.sweep_items(_SWEEP) < _SWEEP:
