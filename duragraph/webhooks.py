@@ -97,16 +97,19 @@ class Webhooks:
         self._dns.shutdown(wait=False, cancel_futures=True)
 
     async def _take(self) -> None:
-        """As much as can be sent at once; the end of each sending asks for more."""
-        if (free := _AT_ONCE - len(self._sending)) > 0 and not self._stopping:
-            for delivery in await self._store.claim_webhooks(free, _HOLD):
+        """What is due, as much of it as can be sent at once."""
+        while (free := _AT_ONCE - len(self._sending)) > 0 and not self._stopping:
+            taken = await self._store.claim_webhooks(free, _HOLD)
+            for delivery in taken:
                 task = asyncio.create_task(self._deliver(delivery))
                 self._sending.add(task)
                 task.add_done_callback(self._sent)
+            if len(taken) < free:
+                return
 
     def _sent(self, task: asyncio.Task[None]) -> None:
         if len(self._sending) == _AT_ONCE:
-            self.kick()
+            self.kick()  # there was no room for more
         self._sending.discard(task)
         if not task.cancelled() and (problem := task.exception()) is not None:
             log.error("webhook lost its way, another attempt follows", exc_info=problem)
