@@ -376,7 +376,7 @@ async def test_tls_asks_for_the_name_although_the_address_is_called(
 
 
 FORBIDDEN = [
-    *Path(__file__).with_name("forbidden_urls.txt").read_text().split(),
+    *Path(__file__).with_name("forbidden_urls.txt").read_text("utf-8").split(),
     "",
     " ",
     "not an address",
