@@ -169,6 +169,14 @@ def _threads() -> Iterator[tuple[str, Operation]]:
             headers=("Last-Event-ID",),
         ),
     )
+    yield (
+        f"POST {one}/commands",
+        Operation(tag, _OBJECT, models.ProtocolCommand, errors=(400, 413)),
+    )
+    yield (
+        f"POST {one}/stream/events",
+        Operation(tag, _TEXT, models.EventStreamRequest, media="text/event-stream", errors=(400, 413)),
+    )
     at = {"subgraphs": _BOOLEAN, "checkpoint_ns": _TEXT, "select": _list(_TEXT)}
     state = _part(shapes.ThreadState)
     yield f"GET {one}/state", Operation(tag, state, errors=found, query=at)
