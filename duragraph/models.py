@@ -12,7 +12,7 @@ StreamMode = Literal[
 ]
 RUN_FIELDS = (
     "run_id", "thread_id", "assistant_id", "created_at", "updated_at", "status", "metadata", "kwargs",
-    "multitask_strategy", "attempt", "error", "cancel_reason",
+    "multitask_strategy", "attempt", "error", "cancel_reason", "langsmith_session_name",
 )  # fmt: skip
 STREAM_MODES = ("values", "updates", "messages", "messages-tuple", "custom", "events", "debug", "tasks", "checkpoints")
 

@@ -141,7 +141,7 @@ def stream_run(
 ) -> None:
     """Answer with the run's events from the cursor on, until its end."""
     resp.status = HTTP_200
-    resp.content_type = "text/event-stream"
+    resp.content_type = "text/event-stream; charset=utf-8"
     resp.set_header("Cache-Control", "no-store")
     resp.set_header("X-Accel-Buffering", "no")
     resp.set_header("Content-Location", run.place)
