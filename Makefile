@@ -11,7 +11,7 @@ PG15_BIN ?= /usr/lib/postgresql/15/bin
 HAS_PG15 := $(wildcard $(PG15_BIN)/initdb)
 
 .DEFAULT_GOAL := help
-.PHONY: help setup demo test test-pg15 check format bench db sql-toc requirements clean
+.PHONY: help setup demo test test-pg15 conformance check format bench db sql-toc requirements clean
 
 help: ## show this list
 	@awk -F ':.*## ' '/^[a-z0-9-]+:.*## / {printf "  make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -40,6 +40,9 @@ endif
 test-pg15: setup
 	DATABASE_URL= DURAGRAPH_TEST_PG=$(PG15_BIN) $(BIN)/python -m pytest $(PYTEST_ARGS) tests/sql
 
+conformance: setup ## the black-box suite of the LangGraph API and its JavaScript client alone (HOSTED=native|langgraph graphs)
+	HOSTED=$(HOSTED) $(BIN)/python -m pytest tests/e2e/test_conformance.py
+
 check: setup ## format, lint, types, imports
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
@@ -64,10 +67,16 @@ sql-toc: setup ## restate the list of files in sql/install.sql
 LOCK := uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
 	--custom-compile-command "make requirements"
 
+# npm leaves out where packages come from (.npmrc), but not who would like to be paid for them.
+UNFUND := node -e 'const fs = require("fs"), lock = JSON.parse(fs.readFileSync("package-lock.json")); \
+	for (const one of Object.values(lock.packages)) delete one.funding; \
+	fs.writeFileSync("package-lock.json", JSON.stringify(lock, null, 2) + "\n")'
+
 requirements: ## pin the requirements anew
 	$(LOCK) --all-extras pyproject.toml worker/pyproject.toml requirements/dev.in -o requirements/dev.txt >/dev/null
 	$(LOCK) requirements/bench.in -o requirements/bench.txt >/dev/null
 	$(LOCK) requirements/published.in -o requirements/published.txt >/dev/null
+	for line in tests/conformance/js/*/; do (cd $$line && npm install --package-lock-only --silent && $(UNFUND)); done
 
 clean: ## remove what setup, the tests and `duragraph dev` made, the local database included
 	-test -x $(BIN)/python && $(BIN)/python -m duragraph.postgres stop

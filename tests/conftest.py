@@ -21,6 +21,9 @@ import pytest
 from tests import postgres
 from tests.postgres import Server
 
+# A suite with a configuration of its own: tests/e2e/test_conformance.py runs it.
+collect_ignore = ["conformance"]
+
 _stack = pytest.StashKey[ExitStack]()
 _server = pytest.StashKey[Server]()
 

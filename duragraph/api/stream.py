@@ -179,11 +179,19 @@ async def _closing(deps: Deps, run: Run, status: str, last: str) -> bytes:
         return b"event: end\r\ndata: null\r\n\r\n"
     if last == "error":
         return b""
-    try:
-        _, _, output = await deps.store.run_output(deps.tenant, run.run_id)
-        return b"event: error\r\ndata: %b\r\n\r\n" % orjson.dumps(orjson.loads(output)["__error__"])
-    except (DuragraphError, KeyError, TypeError):
+    error = await error_of(deps, run.run_id)
+    if error is None:
         return b"event: end\r\ndata: null\r\n\r\n"
+    return b"event: error\r\ndata: %b\r\n\r\n" % error
+
+
+async def error_of(deps: Deps, run_id: UUID) -> bytes | None:
+    """{"error", "message"} of a run that ended in one."""
+    try:
+        _, _, output = await deps.store.run_output(deps.tenant, run_id)
+        return orjson.dumps(orjson.loads(output)["__error__"])
+    except (DuragraphError, KeyError, TypeError):
+        return None
 
 
 def wait_for_run(deps: Deps, req: Request, resp: Response, run: Run, *, cancel_on_disconnect: bool = False) -> None:

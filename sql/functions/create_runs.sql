@@ -40,6 +40,10 @@ begin
     insert into duragraph.scheduled (shard, run_id, tenant_id, thread_id, graph_key, ord, holds_slot, due_at)
       select u.shard, u.run_id, p_tenant, u.thread_id, u.graph_key, u.ord, u.temporary, u.due_at from unnest(v_new) u where u.due_at is not null;
   end if;
+  if exists (select 1 from unnest(v_new) u where strpos(u.kwargs::text, ',"webhook":') > 0) then
+    insert into duragraph.webhooks (shard, run_id, url)
+      select u.shard, u.run_id, u.kwargs ->> 'webhook' from unnest(v_new) u where u.kwargs ->> 'webhook' is not null;
+  end if;
   with q as (
     insert into duragraph.ready (graph_key, ord, shard, run_id, tenant_id)
       select u.graph_key, u.ord, u.shard, u.run_id, p_tenant from unnest(v_new) u

@@ -13,12 +13,12 @@ begin
       select r.run_id, r as run, case when r.status <> 'pending' then r.status
         when exists (select 1 from duragraph.leases l where l.shard = r.shard and l.run_id = r.run_id) then 'running' else 'pending' end as status
       from duragraph.runs r
-      where r.shard = duragraph.shard_of(p_thread) and r.tenant_id = p_tenant and r.thread_id = p_thread and not r.temporary and p_thread is not null
+      where r.shard = duragraph.shard_of(p_thread) and r.tenant_id = p_tenant and r.thread_id = p_thread and not r.temporary and r.kind = 'run' and p_thread is not null
       union all
       select r.run_id, r as run, case when r.status <> 'pending' then r.status
         when exists (select 1 from duragraph.leases l where l.shard = r.shard and l.run_id = r.run_id) then 'running' else 'pending' end as status
       from duragraph.runs r
-      where p_thread is null and r.tenant_id = p_tenant) r
+      where p_thread is null and r.tenant_id = p_tenant and r.kind = 'run') r
     where p_options ->> 'status' is null or r.status = p_options ->> 'status'
     order by r.run_id desc
     limit coalesce((p_options ->> 'limit')::integer, 10) offset coalesce((p_options ->> 'offset')::integer, 0)) x);

@@ -9,12 +9,13 @@ as $$
   ),
   c as (
     select count(*) as n,
-      coalesce(sum(pg_column_size(c.channels) + pg_column_size(c.tasks) + pg_column_size(c.metadata) + pg_column_size(c.next)), 0) as bytes
+      coalesce(sum(pg_column_size(c.channels) + pg_column_size(c.tasks) + pg_column_size(c.metadata) + pg_column_size(c.next)
+      + coalesce(pg_column_size(c.saved), 0)), 0) as bytes
     from thread t, duragraph.checkpoints c
     where c.shard = t.shard and c.tenant_id = t.tenant_id and c.thread_id = t.thread_id
   ),
   v as (
-    select v.channel, count(*) as n, sum(pg_column_size(v.value)) as bytes
+    select v.channel, count(*) as n, sum(pg_column_size(v.value) + coalesce(pg_column_size(v.saved), 0)) as bytes
     from thread t, duragraph.channel_values v
     where v.shard = t.shard and v.tenant_id = t.tenant_id and v.thread_id = t.thread_id and left(v.channel, 2) <> '__'
     group by v.channel
@@ -29,6 +30,10 @@ as $$
       select coalesce(pg_column_size(i.value), 0) + coalesce(pg_column_size(i.answer), 0)
       from thread t, duragraph.interrupts i
       where i.shard = t.shard and i.tenant_id = t.tenant_id and i.thread_id = t.thread_id
+      union all
+      select pg_column_size(p.saved)
+      from thread t, duragraph.checkpoint_writes p
+      where p.shard = t.shard and p.tenant_id = t.tenant_id and p.thread_id = t.thread_id
     ) x
   ),
   total as (

@@ -9,7 +9,7 @@ import pytest
 
 from tests.sql.acts import everything, finish, line, places, status, thread_status
 from tests.sql.invariants import violations
-from tests.sql.scene import Scene
+from tests.sql.scene import Scene, question
 
 ERROR = {"error": "ValueError", "message": "kaboom"}
 
@@ -163,6 +163,17 @@ def test_what_a_caller_who_waits_is_told(scene: Scene) -> None:
     assert scene.call("run_output", run) == {"status": "error", "done": True, "output": {"__error__": ERROR}}
     assert scene.refused("run_output", thread) == ("DG404", "run_not_found")
     assert Scene(scene.connection, tenant=2).refused("run_output", run) == ("DG404", "run_not_found")
+
+
+def test_questions_are_told_in_the_order_of_their_tasks(scene: Scene) -> None:
+    key, thread = scene.worker(), scene.thread()
+    run = scene.run(thread)
+    [claim] = scene.claim(key)
+    nodes = ["delta", "charlie", "bravo", "alpha"]  # their ids sort the other way round
+    at = scene.superstep(claim, None, -1, {}, *nodes)
+    scene.commit(claim, interrupts=[question(at, node, node) for node in sorted(nodes)], end={"status": "success"})
+    asked = scene.call("run_output", run)["output"]["__interrupt__"]
+    assert [one["value"] for one in asked] == nodes
 
 
 def test_an_old_run_still_tells_its_own_output(scene: Scene) -> None:

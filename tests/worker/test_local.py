@@ -185,9 +185,9 @@ def test_interrupts_and_answers_work_without_a_control_plane():
 
 def test_the_question_is_in_the_values_and_updates_streams():
     events = list(Ask().stream({}, stream_mode=["values", "updates"]))
-    assert [e.type for e in events] == ["values", "updates", "values"]
-    assert events[1].data["__interrupt__"] == events[2].data["__interrupt__"]
-    assert events[2].data["__interrupt__"][0]["value"] == {"prompt": "Name?"}
+    assert [e.type for e in events] == ["updates", "values"]
+    assert events[0].data["__interrupt__"] == events[1].data["__interrupt__"]
+    assert events[1].data["__interrupt__"][0]["value"] == {"prompt": "Name?"}
 
 
 def test_a_breakpoint_shows_as_an_empty_interrupt_in_updates_only():

@@ -21,6 +21,7 @@ from duragraph_worker.ids import ordered_id
 from duragraph_worker.journal import (
     CheckpointItem,
     Claim,
+    ClaimCheckpoint,
     EndItem,
     EventItem,
     InterruptItem,
@@ -33,7 +34,8 @@ from duragraph_worker.journal import (
 from duragraph_worker.plan import Task
 from duragraph_worker.run_state import RECURSION_LIMIT, RunState
 from duragraph_worker.running import Ledger
-from duragraph_worker.walk import Head, Superstep, TaskFailed, Walk, shown
+from duragraph_worker.updating import apply_supersteps
+from duragraph_worker.walk import Head, Superstep, TaskFailed, Walk, error_of, questions_of
 
 if TYPE_CHECKING:
     from duragraph_worker.graph import GraphInstance
@@ -59,7 +61,7 @@ class Executor(Walk):
     """One claimed run: `await Executor(graph, claim, journal).run()`."""
 
     def __init__(self, graph: GraphInstance, claim: Claim, journal: Journal) -> None:
-        super().__init__(RunState(claim, journal), graph, Streams(claim, graph.topology().schema), ())
+        super().__init__(RunState(claim, journal), graph, Streams(claim, graph.topology()), ())
         self.claim = claim
         self.kwargs = self.shared.kwargs
         self.records: list[JournalItem] = list(claim.get("journal") or [])
@@ -85,7 +87,7 @@ class Executor(Walk):
         except TaskFailed as failed:
             superstep = failed.superstep
             step = self._head.step + 1 if self._head else 0
-            events = superstep.events + self.streams.task_failed(failed.task, repr(failed.error), step)
+            events = superstep.events + self.streams.task_failed(failed.task, error_of(failed.error), step)
             await self._fail(failed.error, superstep.steps, events)
         except Exception as problem:
             await self._fail(problem)
@@ -107,6 +109,9 @@ class Executor(Walk):
         head = starting.head_of(document, self.topology.schema) if document else None
         self._head = self._base = head
         self.shared.at = head.checkpoint_id if head else None
+        if "state_update" in self.kwargs:
+            await self._update_state(head)
+            return None
         if head is not None and self.claim.get("resumed") and self.shared.durable:
             self.shared.emit(self.streams.start(head.values, None))
             return head
@@ -114,28 +119,49 @@ class Executor(Walk):
         given = None if command else self.kwargs.get("input")
         self.shared.emit(self.streams.start(head.values if head else {}, given))
         if given is not None:
-            after, items = starting.begin(self, head, given)
-            self.records = []
-            return await self._advance(
-                after, Write(checkpoints=items), events=self._events_of(items, after), commit=False
-            )
+            return await self._begin(head, given)
         if head is None and not command:
             raise EmptyInputError("this thread has nothing to go on with, and the run has no input; give it one")
         return await self._go_on(head, command or {})
+
+    async def _update_state(self, head: Head | None) -> None:
+        """A change from outside instead of a run; what it cannot be is its output, and then nothing changes."""
+        write = Write()
+        try:
+            after, items = await apply_supersteps(self, head, self.kwargs["state_update"])
+        except Exception as problem:
+            output: dict[str, Any] = {"refused": {"error": type(problem).__name__, "message": str(problem)}}
+        else:
+            output = {"checkpoint_id": after.checkpoint_id if after else None}
+            if after is not None:
+                self._head = after
+                write = Write(checkpoints=items, checkpoint_id=after.checkpoint_id)
+        write["end"] = EndItem(status="success", output=output)
+        await self.shared.send(write, commit=True)
+
+    async def _begin(self, head: Head | None, given: Any) -> Head | None:
+        after, (mark, merged) = starting.begin(self, head, given)
+        self.records = []
+        before = head.values if head else self.topology.schema.start()
+        # Input without any key of the state is a way to start over; there are no new values to show.
+        shown = self.streams.values(self.stored(after), after.values) if self.topology.schema.input(given) else []
+        events = [
+            *self.streams.input_checkpoint(mark, before), *shown, *self.streams.checkpoint(merged, after.values)
+        ]  # fmt: skip
+        return await self._advance(after, Write(checkpoints=[mark, merged]), events, commit=False)
 
     async def _go_on(self, head: Head | None, command: Mapping[str, Any]) -> Head | None:
         start = starting.go_on(self, head, command)
         if start is None:
             await self._end(Write(), self.streams.finish({}))  # an answer, but nothing ever asked
             return None
-        items = start.write.get("checkpoints", [])
         self.records += start.records
-        events = self._events_of(items, start.head)
+        here: Sequence[CheckpointItem | ClaimCheckpoint] = start.write.get("checkpoints", [])
+        if not here and (document := self.claim.get("checkpoint")):
+            here = [document]
+        events = self.streams.values(self.stored(start.head), start.head.values)
+        events += [event for item in here for event in self.streams.checkpoint(item, start.head.values)]
         return await self._advance(start.head, start.write, events=events, commit=False, at_start=True)
-
-    def _events_of(self, items: Sequence[CheckpointItem], head: Head) -> list[EventItem]:
-        events = [e for item in items for e in self.streams.checkpoint(item, head.values)]
-        return events + self.streams.values(self.stored(head), head.values)
 
     async def _step(self, head: Head) -> Head | None:
         """One superstep; None when the run ended with it."""
@@ -177,7 +203,7 @@ class Executor(Walk):
             write["events"] = events + self.streams.finish(after.values)
             await self._end(write)
         elif not at_start and self._breaks(after, ran):
-            write["events"] = events + self.streams.pause([])
+            write["events"] = events + self.streams.pause([]) + self.streams.finish(after.values)
             await self._end(write)
         else:
             await self.shared.send(write, commit=commit and self.shared.durable)
@@ -195,11 +221,9 @@ class Executor(Walk):
 
     async def _pause(self, head: Head, done: Superstep) -> None:
         """Stop for answers: the questions are kept on the same checkpoint."""
-        asked = [shown(question) for question in [*done.waiting, *done.questions]]
-        events = done.events + ([] if done.questions else self.streams.pause(asked))
-        events += self.streams.values(self.stored(head), head.values, asked)
+        events = self.events_of_pause(head, done) + self.streams.finish(head.values)
         items = [InterruptItem(**question) for question in done.questions]  # type: ignore[typeddict-item]  # made by Asker
-        await self._end(Write(steps=done.steps, interrupts=items, events=events), asked=asked)
+        await self._end(Write(steps=done.steps, interrupts=items, events=events), asked=questions_of(head, done))
 
     async def _end(
         self, write: Write, events: Sequence[EventItem] = (), *, asked: Sequence[dict[str, Any]] = ()
@@ -218,7 +242,7 @@ class Executor(Walk):
         self, problem: BaseException, steps: Sequence[StepItem] = (), events: Sequence[EventItem] = ()
     ) -> None:
         """The last write of a run that failed. The head stays, so that a later run may go on from it."""
-        error = {"error": type(problem).__name__, "message": str(problem)}
+        error = error_of(problem)
         end = EndItem(status="error", error=error)
         await self._last(Write(steps=list(steps), events=[*events, *self.streams.error(error)], end=end))
         values = dict(self._head.values) if self._head else {}

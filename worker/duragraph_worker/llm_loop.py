@@ -108,8 +108,12 @@ async def _ask(run: TaskRun, asked: Sequence[Message], toolbox: Toolbox) -> Mess
         # New in each attempt: what a cut-off attempt streamed must not run together with what this one streams.
         message_id = f"run-{uuid.uuid4()}"
         started = time.perf_counter()
+        given = normalise(asked)
+        run.walk.shared.emit(run.streams.asked(run.task, run.step_number, provider.name, message_id, given))
         response = await _response(run, provider, request, message_id)
         record = _record(response, message_id, run.task.name)
+        answer = _ai_message(record)
+        run.walk.shared.emit(run.streams.answered(run.task, run.step_number, provider.name, given, answer))
         details = {"model": response.model, "provider": provider.name, **record["usage"]}
         # What follows the last answer is the node's own record: both go out together. Tools wait for this one.
         seconds = time.perf_counter() - started
@@ -120,15 +124,16 @@ async def _ask(run: TaskRun, asked: Sequence[Message], toolbox: Toolbox) -> Mess
 
 async def _response(run: TaskRun, provider: LLMProvider, request: LLMRequest, message_id: str) -> LLMResponse:
     streams, shared = run.streams, run.walk.shared
-    if not run.node.config["stream"] or not (streams.of_messages or "events" in streams.modes):
+    if not run.node.config["stream"] or not (streams.of_messages or streams.chains.wanted):
         return await provider.chat(request)
     async for chunk in provider.stream(request):
         if chunk.content:
-            await shared.send({"events": streams.token(run.task, run.step_number, message_id, chunk.content)})
+            events = streams.token(run.task, run.step_number, provider.name, message_id, chunk.content)
+            await shared.send({"events": events})
         if chunk.response is not None:
             if chunk.response.tool_calls:
                 calls = [_call_json(call) for call in chunk.response.tool_calls]
-                events = streams.token(run.task, run.step_number, message_id, "", tool_calls=calls)
+                events = streams.token(run.task, run.step_number, provider.name, message_id, "", tool_calls=calls)
                 await shared.send({"events": events})
             return chunk.response
     raise NodeError(f"llm node '{run.task.name}': provider '{provider.name}' ended its stream without a response")

@@ -92,13 +92,23 @@ class Asker:
 class TaskRun:
     """One attempt at a task."""
 
-    def __init__(self, walk: Walk, task: Task, values: Mapping[str, Any], step: int, ledger: Ledger, key: str) -> None:
+    def __init__(
+        self,
+        walk: Walk,
+        task: Task,
+        values: Mapping[str, Any],
+        step: int,
+        ledger: Ledger,
+        key: str,
+        checkpoint_id: str,
+    ) -> None:
         self.walk = walk
         self.task = task
         self.values = values
         self.step_number = step
         self.ledger = ledger
         self.key = key
+        self.checkpoint_id = checkpoint_id
         self.node = walk.topology.nodes[task.name]
         self.claim = walk.shared.claim
         self.streams = walk.streams
@@ -107,6 +117,11 @@ class TaskRun:
         self.context = (Context if self.node.is_async else SyncContext)(self)
         self._counts: Counter[str] = Counter()
         self._loop = asyncio.get_running_loop()
+
+    @property
+    def given(self) -> Any:
+        """What the task runs on: the state, or what it was sent."""
+        return self.values if self.task.input is MISSING else self.task.input
 
     @property
     def config(self) -> dict[str, Any]:
@@ -141,6 +156,13 @@ class TaskRun:
         finally:
             self.seconds = time.perf_counter() - started
             current.reset(token)
+
+    async def as_if_done(self, update: dict[str, Any]) -> Result:
+        """The result that the task would have had with this update; only what chooses the way is called."""
+        if self.node.kind != "router":
+            return await self._follow(Result(update))
+        routed = self._routed(await self.call_method())
+        return Result(update, routed.goto)
 
     async def _by_kind(self) -> Result:
         kind = self.node.kind
@@ -279,6 +301,16 @@ class TaskRun:
             self.walk.shared.emit(events)
         else:
             self._loop.call_soon_threadsafe(self.walk.shared.emit, events)
+
+    async def store_ops(self, ops: list[dict[str, Any]]) -> list[Any]:
+        """Ask the store, while the run is held."""
+        return await self.walk.shared.journal.store(ops)
+
+    def store_ops_in_thread(self, ops: list[dict[str, Any]]) -> list[Any]:
+        """The same from a node's own thread."""
+        if in_loop(self._loop):
+            raise NodeError(f"node '{self.task.name}': await ctx.store.aget(...), aput(...) and so on in an async node")
+        return asyncio.run_coroutine_threadsafe(self.store_ops(ops), self._loop).result()
 
     def next_key(self, name: str) -> str:
         """The journal key of the next call of that name."""

@@ -17,7 +17,7 @@ from duragraph_worker.plan import Task
 from duragraph_worker.run_state import RECURSION_LIMIT
 from duragraph_worker.running import Ledger
 from duragraph_worker.state import MISSING
-from duragraph_worker.walk import Head, Superstep, TaskFailed, Walk
+from duragraph_worker.walk import Head, Superstep, TaskFailed, Walk, error_of
 
 if TYPE_CHECKING:
     from duragraph_worker.running import TaskRun
@@ -36,8 +36,9 @@ class ChildWalk(Walk):
     def __init__(self, run: TaskRun, graph: GraphInstance) -> None:
         self.parent = run
         part = f"{run.task.name}:{run.task.id}"
-        streams = run.streams.child(graph.topology().schema, run.task.name, run.task.id)
+        streams = run.streams.child(graph.topology(), run.task, run.step_number, run.checkpoint_id)
         super().__init__(run.walk.shared, graph, streams, (*run.walk.ns, part))
+        self._going_on = False  # whether an earlier run came this far, so that this one shows where it goes on
 
     def ledger(self, head: Head, task: Task) -> tuple[Ledger, str]:
         """The parent task's rows, under a key made of the ways down to this task."""
@@ -58,39 +59,52 @@ class ChildWalk(Walk):
         values = {**schema.start(), **given}
         start = self.make_head(None, values, (), {})
         head = self.make_head(start, values, [self.topology.entry], {})
-        await self._begin(start, head)
+        self.shared.emit(self.streams.start(parent_values, parent_values))
+        if not await self._begin(start, head) and not self.shared.claim.get("resumed"):
+            self._going_on = True
         limit = int(self.parent.config.get("recursion_limit") or RECURSION_LIMIT)
+        before = start
         for _ in range(limit):
             if not head.tasks:
-                return self._update(given, head.values)
-            head = await self._step(head)
+                break
+            before, head = head, await self._step(head, before.checkpoint_id)
         if not head.tasks:
+            self.shared.emit(self.streams.finish(head.values))
             return self._update(given, head.values)
         raise GraphRecursionError(f"subgraph '{self.topology.graph_id}' was not done after {limit} supersteps")
 
-    async def _begin(self, start: Head, head: Head) -> None:
-        """Store the first checkpoints, with a ledger row that says they are."""
+    async def _begin(self, start: Head, head: Head) -> bool:
+        """Store the first checkpoints, with a ledger row that says they are; False when they were."""
         ledger, key = self.parent.ledger, f"{self.parent.key}/@"
         if key in ledger.records:
-            return
+            return False
         mark = self.item(start, None, "input", {})
         mark["next"] = ["__start__"]
-        items = [mark, self.item(head, start.checkpoint_id, "loop", self.topology.schema.delta({}, head.values))]
-        write = Write(events=[e for item in items for e in self.streams.checkpoint(item, head.values)])
-        write["events"] += self.streams.values(None, head.values)
+        schema = self.topology.schema
+        items = [mark, self.item(head, start.checkpoint_id, "loop", schema.delta({}, head.values))]
+        write = Write(events=self.streams.input_checkpoint(mark, schema.start()))
+        write["events"] += self.streams.values(None, head.values) + self.streams.checkpoint(items[1], head.values)
         entry = ledger.entry(key, "subgraph", self.topology.graph_id, None, 0)
         if self.shared.durable:
             write["checkpoints"], write["steps"] = items, [entry]
         await self.shared.send(write)
+        return True
 
-    async def _step(self, head: Head) -> Head:
+    async def _step(self, head: Head, parent: str) -> Head:
         replayed = self._finished(head)
+        if self._going_on and not replayed:
+            self._going_on = False
+            here = self.item(head, parent, "loop", {})
+            here["tasks"] = [{**task.item(), "interrupts": task.asked} for task in head.tasks]
+            self.shared.emit(self.streams.values(None, head.values) + self.streams.checkpoint(here, head.values))
         try:
             done = await self.superstep(head)
         except TaskFailed as failed:
+            failed.superstep.events += self.streams.task_failed(failed.task, error_of(failed.error), head.step + 1)
             await self._note(failed.superstep)
             raise failed.error from failed
         if done.questions or done.waiting:
+            done.events = self.events_of_pause(head, done)
             await self._note(done)
             raise Interrupted([*(self._again(q) for q in done.waiting), *done.questions])
         after, item, events = self.next_head(head, done)

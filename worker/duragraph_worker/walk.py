@@ -40,8 +40,10 @@ class Superstep:
     results: dict[str, Result] = field(default_factory=dict)
     questions: list[dict[str, Any]] = field(default_factory=list)  # new ones, as Interrupted carries them, with task_id
     waiting: list[InterruptState] = field(default_factory=list)  # those asked before
+    asked: list[tuple[str, dict[str, Any]]] = field(default_factory=list)  # both, as they are shown, by the task's id
     steps: list[StepItem] = field(default_factory=list)  # not written yet
     events: list[EventItem] = field(default_factory=list)  # not written yet
+    closing: list[EventItem] = field(default_factory=list)  # for the end, when it comes to questions
 
 
 class TaskFailed(Exception):
@@ -92,9 +94,10 @@ class Walk(ABC):
                 done.results[task.id] = Result.from_record(record)
             elif task.open and self.topology.nodes[task.name].kind != "subgraph":
                 done.waiting += task.open
+                done.asked += [(task.id, shown(question)) for question in task.open]
             else:
-                todo.append(TaskRun(self, task, head.values, head.step + 1, ledger, key))
-        starts = [e for run in todo for e in self.streams.task_start(run.task, head.values, head.step + 1)]
+                todo.append(TaskRun(self, task, head.values, head.step + 1, ledger, key, head.checkpoint_id))
+        starts = [e for run in todo for e in self.streams.task_start(run.task, run.given, head.step + 1)]
         if starts:
             self.shared.emit(starts)
         if len(todo) == 1:
@@ -146,14 +149,23 @@ class Walk(ABC):
         task = task_run.task
         done.results[task.id] = result
         done.steps.append(task_run.ledger.entry(task_run.key, "node", task.name, result.record(), task_run.seconds))
-        done.events += self.streams.task_done(task, result, task_run.step_number)
+        done.events += self.streams.task_done(task, task_run.given, result, task_run.step_number)
         self.shared.nodes_executed.append(task.name)
 
     def _take_questions(self, task_run: TaskRun, asks: Interrupted, done: Superstep) -> None:
         ledger = task_run.ledger
         for question in asks.questions:
             done.questions.append({"checkpoint_id": ledger.checkpoint_id, "task_id": ledger.task_id, **question})
-        done.events += self.streams.task_asks(task_run.task, [shown(q) for q in asks.questions], task_run.step_number)
+        questions = [shown(question) for question in asks.questions]
+        done.asked += [(task_run.task.id, question) for question in questions]
+        done.events += self.streams.pause(questions)
+        done.closing += self.streams.task_asks(task_run.task, questions, task_run.step_number)
+
+    def events_of_pause(self, head: Head, done: Superstep) -> list[EventItem]:
+        """What is not written yet of a superstep that came to questions, and the values with all of them."""
+        asked = questions_of(head, done)
+        again = [] if done.questions else self.streams.pause(asked)
+        return [*done.events, *again, *self.streams.values(self.stored(head), head.values, asked), *done.closing]
 
     def next_head(self, head: Head, done: Superstep) -> tuple[Head, CheckpointItem, list[EventItem]]:
         """Merge the results, in the order of the tasks. Raises InvalidUpdateError."""
@@ -162,10 +174,9 @@ class Walk(ABC):
         targets, joins = targets_after(self.topology, results, head.joins)
         after = self.make_head(head, values, targets, joins)
         item = self.item(after, head.checkpoint_id, "loop", delta)
-        events = self.streams.checkpoint(item, values)
-        if any(result.update for _, result in results):
-            events += self.streams.values(self.stored(after), values)
-        return after, item, events
+        new = any(result.update for _, result in results)
+        events = self.streams.values(self.stored(after), values) if new else []
+        return after, item, events + self.streams.checkpoint(item, values)
 
     def make_head(self, before: Head | None, values: dict[str, Any], targets: Iterable[Target], joins: Joins) -> Head:
         """The head after `before` with tasks for the targets."""
@@ -195,6 +206,16 @@ def shown(question: Any) -> dict[str, Any]:
         "id": question.get("interrupt_id") or question["id"],
         "response_schema": question.get("response_schema"),
     }
+
+
+def questions_of(head: Head, done: Superstep) -> list[dict[str, Any]]:
+    """All questions that wait, in the order of the tasks and not of who asked first."""
+    return [question for task in head.tasks for of, question in done.asked if of == task.id]
+
+
+def error_of(problem: BaseException) -> dict[str, str]:
+    """An exception as runs and streams show it."""
+    return {"error": type(problem).__name__, "message": str(problem)}
 
 
 async def _guarded(task_run: TaskRun) -> Result | BaseException:
