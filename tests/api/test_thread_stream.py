@@ -277,6 +277,14 @@ def _counting(store: Any, method: Any) -> Any:
     return call
 
 
+async def test_the_stream_of_a_pruned_thread_ends(api: Api) -> None:
+    thread = await api.thread()
+    async with api.stream("GET", f"/threads/{thread}/stream") as stream:
+        assert await api.call("POST", "/threads/prune", {"thread_ids": [thread]}) == {"pruned_count": 1}
+        async with asyncio.timeout(4):
+            assert [frame async for frame in stream] == []
+
+
 async def test_the_stream_of_a_deleted_thread_ends(api: Api) -> None:
     worker = await api.worker()
     for busy in (False, True):
