@@ -76,6 +76,7 @@ requirements: ## pin the requirements anew
 	$(LOCK) --all-extras pyproject.toml worker/pyproject.toml requirements/dev.in -o requirements/dev.txt >/dev/null
 	$(LOCK) requirements/bench.in -o requirements/bench.txt >/dev/null
 	$(LOCK) requirements/published.in -o requirements/published.txt >/dev/null
+	$(LOCK) requirements/langgraph_api.in -o requirements/langgraph_api.txt >/dev/null
 	for line in tests/conformance/js/*/; do (cd $$line && npm install --package-lock-only --silent && $(UNFUND)); done
 
 clean: ## remove what setup, the tests and `duragraph dev` made, the local database included
