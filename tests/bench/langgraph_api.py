@@ -22,7 +22,7 @@ import httpx
 from langgraph_sdk import get_client
 
 from tests.bench.figures import Figure, Target, percentile
-from tests.bench.machine import wait_until_quiet
+from tests.bench.machine import Meter, busy_cpu, own_cpu, tree_cpu, wait_until_quiet
 from tests.bench.processes import free_port, stop, system, until
 from tests.bench.scale import Scale
 from tests.postgres import Server
@@ -45,12 +45,21 @@ async def measure(server: Server, scale: Scale) -> list[Figure]:
     async with AsyncExitStack() as stack:
         dsn = server.dsn(stack.enter_context(server.database(server.template)))
         ours = await stack.enter_async_context(system(dsn, 1, OUR_GRAPHS, _AT_ONCE))
-        peer = await stack.enter_async_context(_official(python))
-        return await compare(str(ours.client.base_url), peer, scale)
+        peer, pid = await stack.enter_async_context(_official(python))
+        meter = Meter(dsn)
+        stack.callback(meter.close)
+        parts = [ours.api, *ours.workers, pid]
+        return await compare(
+            str(ours.client.base_url), peer, scale, lambda: own_cpu() + meter.server_cpu() + sum(map(tree_cpu, parts))
+        )
 
 
-async def compare(ours: str, peer: str, scale: Scale) -> list[Figure]:
-    """Rounds in which each of the two servers is asked the same, one after the other."""
+async def compare(ours: str, peer: str, scale: Scale, cpu: Callable[[], float] = busy_cpu) -> list[Figure]:
+    """Rounds in which each of the two servers is asked the same, one after the other.
+
+    `cpu` is what all that belongs to the bench has used so far; what else the machine did is the load of others.
+    """
+    load: list[float] = []
     async with get_client(url=ours, api_key=None) as us, get_client(url=peer, api_key=None) as them:
         for client in (us, them):
             await _round(client, 0)
@@ -58,7 +67,9 @@ async def compare(ours: str, peer: str, scale: Scale) -> list[Figure]:
         for n in range(scale.rounds):
             await asyncio.to_thread(wait_until_quiet, scale.patience)
             first, second = (us, them) if n % 2 else (them, us)
+            began, others = time.monotonic(), busy_cpu() - cpu()
             took = {id(client): await _round(client, scale.turn) for client in (first, second)}
+            load.append(max(0.0, busy_cpu() - cpu() - others) / (time.monotonic() - began))
             rounds.append((took[id(us)], took[id(them)]))
 
     def figure(what: str, unit: str, target: Target | None = None) -> Figure:
@@ -72,6 +83,7 @@ async def compare(ours: str, peer: str, scale: Scale) -> list[Figure]:
         figure("first_token.p50", "ms"),
         figure("token_streams.x10", "runs/s"),
         figure("token_streams.x10.events", "events/s"),
+        Figure("langgraph_api.other_load", "cores", load),
     ]
 
 
@@ -149,8 +161,8 @@ def _environment() -> Path:
 
 
 @asynccontextmanager
-async def _official(python: Path) -> AsyncIterator[str]:
-    """Its address, while it runs."""
+async def _official(python: Path) -> AsyncIterator[tuple[str, int]]:
+    """Its address and process, while it runs."""
     port = free_port()
     url = f"http://127.0.0.1:{port}"
     path = f"{python.parent}{os.pathsep}{os.environ['PATH']}"
@@ -160,6 +172,6 @@ async def _official(python: Path) -> AsyncIterator[str]:
         try:
             async with httpx.AsyncClient(base_url=url, timeout=30) as client:
                 await until(client, "/ok", lambda answer: answer.status_code == 200, [process], said)
-            yield url
+            yield url, process.pid
         finally:
             await asyncio.to_thread(stop, process)

@@ -32,8 +32,10 @@ async def test_two_servers_are_asked_the_same_in_turns(server: Server) -> None:
     assert [figure.name for figure in figures if figure.target] == [
         "langgraph_api.wait.x10", "langgraph_api.first_event.p50",
     ]  # fmt: skip
-    assert all(one > 0 for figure in figures for one in [*figure.ours, *figure.peer])
-    assert {len(figure.ours) for figure in figures} == {len(figure.peer) for figure in figures} == {TOY.rounds}
+    *compared, load = figures
+    assert all(one > 0 for figure in compared for one in [*figure.ours, *figure.peer])
+    assert {len(figure.ours) for figure in figures} == {len(figure.peer) for figure in compared} == {TOY.rounds}
+    assert load.name == "langgraph_api.other_load"
 
 
 def test_a_figure_is_the_median_of_its_rounds_against_the_peers_own() -> None:
