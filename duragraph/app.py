@@ -29,6 +29,7 @@ from duragraph.deps import Deps, Drain, make_batches
 from duragraph.errors import DuragraphError
 from duragraph.hub import Hub
 from duragraph.store import Store
+from duragraph.webhooks import Webhooks
 
 log = logging.getLogger("duragraph.http")
 
@@ -36,7 +37,19 @@ Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 
-RESOURCES = ("assistants", "threads", "state", "runs", "workers", "health")
+RESOURCES = (
+    "assistants",
+    "threads",
+    "thread_stream",
+    "state",
+    "runs",
+    "store",
+    "crons",
+    "workers",
+    "mcp",
+    "a2a",
+    "health",
+)
 PREFIXES = ("", "/api/v1")
 
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
@@ -44,6 +57,7 @@ _EXPOSED = "content-location, location, x-pagination-total, x-pagination-next, x
 _METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 _TENANT = 1
 _STOP_PATIENCE = 5.0
+_WEBHOOKS_WITHOUT_LISTEN = 1.0
 
 
 class App:
@@ -68,12 +82,16 @@ class App:
 def create_app(settings: Settings) -> App:
     """A control plane process: an ASGI application that opens its pool when it starts and drains on SIGTERM."""
     store = Store.of(settings)
-    hub = Hub(store, settings.listen_url)
+    hub = Hub(store, settings.listen_url, _TENANT)
     claims = Claims(store)
-    deps = Deps(settings, store, hub, claims, make_batches(store, hub, _TENANT), Drain(), _TENANT)
+    webhooks = Webhooks(store, settings)
+    deps = Deps(settings, store, hub, claims, make_batches(store, hub, _TENANT), webhooks, Drain(), _TENANT)
     hub.on_ready, hub.on_lost = claims.kick, claims.lost
     claims.look_every = lambda: claiming.LOOK_EVERY if hub.listening else claiming.LOOK_EVERY_WITHOUT_LISTEN
+    hub.on_webhooks = webhooks.kick
+    webhooks.look_every = lambda: None if hub.listening else _WEBHOOKS_WITHOUT_LISTEN
     deps.drain.when_begun(claims.stop)
+    deps.drain.when_begun(webhooks.stop)
     deps.drain.when_begun(hub.stop_readers)
     # The parts of an application that falcon can tell apart only when it runs.
     middleware: list[Any] = [Lifespan(deps), Edge(deps)]
@@ -106,6 +124,9 @@ def _add_routes(application: falcon.asgi.App[Request, Response], deps: Deps) -> 
                     responders.setdefault(path, {}).setdefault(f"on_{method}", responder)
     for path, its in responders.items():
         resource = type("Resource", (), {})()
+        if "on_get" in its:
+            # The same without the body, which falcon leaves out.
+            its.setdefault("on_head", its["on_get"])
         for name, responder in its.items():
             setattr(resource, name, responder)
         for prefix in PREFIXES:
@@ -128,7 +149,8 @@ class Lifespan:
             await migrate.check_async(connection)
         await deps.hub.start()
         self._tasks.append(asyncio.create_task(deps.claims.run()))
-        self._tasks.append(asyncio.create_task(jobs.run(deps.settings, deps.store, deps.hub)))
+        self._tasks.append(asyncio.create_task(deps.webhooks.run()))
+        self._tasks.append(asyncio.create_task(jobs.run(deps.settings, deps.store, deps.hub, deps.webhooks)))
         self._catch_signals()
         log.info("started", extra={"listening": deps.hub.listening})
 
@@ -139,7 +161,7 @@ class Lifespan:
             task.cancel()
         # Not for ever: with the database gone, the job queue waits minutes for what cannot be said any more.
         await asyncio.wait(self._tasks, timeout=_STOP_PATIENCE)
-        for close in (self._deps.hub.close, self._deps.store.close):
+        for close in (self._deps.webhooks.close, self._deps.hub.close, self._deps.store.close):
             with suppress(TimeoutError):
                 await asyncio.wait_for(close(), _STOP_PATIENCE)
         log.info("stopped")
@@ -211,9 +233,9 @@ def _preflight(req: Request, resp: Response) -> None:
 
 def _reads_every_answer(req: Request) -> bool:
     """The published SDK's client parses every body as JSON. It is known by its user agent and by the type it sends even
-    without a body, as others do not."""
+    without a body, as others do not; where it has one, by its path."""
     return (
-        (req.method == "DELETE" or (req.method == "POST" and not req.content_length))
+        (req.path.startswith("/api/v1/store/") or (req.method in ("DELETE", "POST") and not req.content_length))
         and (req.user_agent or "").startswith("python-httpx/")
         and (req.content_type or "").startswith("application/json")
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from base64 import b64decode
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
 from typing import Any, Self, TypeVar
@@ -24,6 +25,15 @@ def _text(raw: str) -> str:
 def _dsn(raw: str) -> str:
     if not raw.startswith(("postgresql://", "postgres://")) and "=" not in raw:
         raise ValueError('must look like "postgresql://user:password@host:5432/database"')
+    return raw
+
+
+def _secret(raw: str) -> str:
+    if raw.startswith("whsec_"):
+        try:
+            b64decode(raw.removeprefix("whsec_"), validate=True)
+        except ValueError:
+            raise ValueError("must be base64 after whsec_") from None
     return raw
 
 
@@ -91,6 +101,15 @@ class Settings:
         0,
         "/ok says 503 until so many workers ask for runs, or for 30 s",
     )
+    webhook_secret: str = _setting(
+        "DURAGRAPH_WEBHOOK_SECRET", _secret, "", "signs webhooks (Standard Webhooks); whsec_ and base64, or any text"
+    )
+    webhook_allow_loopback: bool = _setting(
+        "DURAGRAPH_WEBHOOK_ALLOW_LOOPBACK", _flag, False, "webhooks may call this machine; for development"
+    )
+    webhook_allow_private: bool = _setting(
+        "DURAGRAPH_WEBHOOK_ALLOW_PRIVATE", _flag, False, "webhooks may call private networks"
+    )
     log_level: str = _setting(
         "DURAGRAPH_LOG_LEVEL", _choice("debug", "info", "warning", "error"), "info", "what is logged"
     )
@@ -126,6 +145,6 @@ def _read(variable: str, read: Callable[[str], Any], raw: str) -> Any:
     try:
         return read(raw)
     except ValueError as problem:
-        # The value of a DSN may hold a password, so it is not shown.
-        shown = "" if read is _dsn else f" is {raw!r} and"
+        # A secret is not shown, nor a DSN, which may hold a password.
+        shown = "" if read in (_dsn, _secret) else f" is {raw!r} and"
         raise Invalid(f"{variable}{shown} {problem}", field=variable, hint=f"correct {variable}") from None

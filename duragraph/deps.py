@@ -12,8 +12,10 @@ from typing import Any
 from duragraph.batch import Batch
 from duragraph.claims import Claims
 from duragraph.config import Settings
+from duragraph.egress import Egress
 from duragraph.hub import TERMINAL, Hub
 from duragraph.store import Beat, Ended, Store, Writes, Written
+from duragraph.webhooks import Webhooks
 
 log = logging.getLogger("duragraph.runs")
 
@@ -66,8 +68,14 @@ class Deps:
     hub: Hub
     claims: Claims
     batches: Batches
+    webhooks: Webhooks
     drain: Drain = field(default_factory=Drain)
     tenant: int = 1
+
+    def check_webhook(self, url: str | None) -> None:
+        """Refuse an address that may plainly not be called."""
+        if url is not None:
+            Egress.of(self.settings).check(url)
 
     def tell_ended(self, ended: Iterable[Ended], status: str | None = None) -> None:
         """Runs were ended by a request: readers see it, workers stop, and the next runs of their threads start."""

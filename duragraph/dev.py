@@ -12,7 +12,6 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException
 from pathlib import Path
-from typing import Any
 
 from rich.markup import escape
 from rich.panel import Panel
@@ -42,6 +41,8 @@ class Target:
 
     place: str
     folder: Path
+    config: bool = False
+    """Whether the place is a langgraph.json, whose graphs one worker serves."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,9 +72,9 @@ def run(options: argparse.Namespace, output: Output) -> int:
 
 
 def read_targets(named: list[str], config: Path | None) -> list[Target]:
-    """The targets of the command line and of a langgraph.json, each once. Raises `Invalid`."""
-    places = [*named, *(_read_config(config) if config else [])]
-    return [_target(place) for place in dict.fromkeys(places)]
+    """The targets of the command line, each once, and a langgraph.json. Raises `Invalid`."""
+    targets = [_target(place) for place in dict.fromkeys(named)]
+    return [*targets, *([_read_config(config)] if config else [])]
 
 
 def _target(place: str) -> Target:
@@ -88,8 +89,8 @@ def _target(place: str) -> Target:
     return Target(place, folder_of(file))
 
 
-def _read_config(config: Path) -> list[str]:
-    """The targets of a langgraph.json; their paths are relative to it."""
+def _read_config(config: Path) -> Target:
+    """A langgraph.json as a target: the worker reads it too, but what is plainly wrong is said at once."""
     try:
         document = json.loads(config.read_text())
     except OSError as problem:
@@ -98,20 +99,9 @@ def _read_config(config: Path) -> list[str]:
         raise Invalid(f"{config} is not JSON: {problem}", field="config", hint="correct it") from None
     graphs = document.get("graphs") if isinstance(document, dict) else None
     if not isinstance(graphs, dict) or not graphs:
-        hint = 'write {"graphs": {"agent": "./agent.py:MyAgent"}}'
+        hint = 'write {"graphs": {"agent": "./agent.py:graph"}}'
         raise Invalid(f'{config} has no "graphs"', field="graphs", hint=hint)
-    return [_place(config, name, said) for name, said in graphs.items()]
-
-
-def _place(config: Path, name: str, said: Any) -> str:
-    place = said.get("path") if isinstance(said, dict) else said
-    if not isinstance(place, str):
-        hint = f'write "{name}": "./agent.py:MyAgent"'
-        raise Invalid(f'{config}: the graph "{name}" names no file', field=f"graphs.{name}", hint=hint)
-    file, colon, attribute = place.partition(":")
-    if file.endswith(".py") or "/" in file:
-        file = str(config.parent / file)
-    return f"{file}{colon}{attribute}"
+    return Target(str(config), config.resolve().parent, config=True)
 
 
 class Dev:
@@ -237,7 +227,8 @@ class Dev:
             delay = min(delay * 2, _RESTART_AFTER[1])
 
     def _worker_command(self, target: Target) -> list[str]:
-        here = [sys.executable, "-m", "duragraph_worker.cli", "run", target.place]
+        named = ["--config", target.place] if target.config else [target.place]
+        here = [sys.executable, "-m", "duragraph_worker.cli", "run", *named]
         json_flag = ["--json"] if self._output.as_json else []
         return [*here, "--url", self._url, "--shutdown-timeout", f"{_WORKER_DRAIN:g}", *json_flag]
 

@@ -7,7 +7,7 @@ import base64
 import logging
 import secrets
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterable
 from contextlib import suppress
 from itertools import islice
 from types import TracebackType
@@ -26,8 +26,8 @@ TERMINAL = frozenset({"success", "error", "timeout", "interrupted"})
 GONE = "gone"
 """The status of a run that is no longer there: deleted or rolled back."""
 
-RUNS, READY, WORKERS = "duragraph_runs", "duragraph_ready", "duragraph_workers"
-_CHANNELS = (RUNS, READY, WORKERS)
+RUNS, READY, WORKERS, WEBHOOKS = "duragraph_runs", "duragraph_ready", "duragraph_workers", "duragraph_webhooks"
+_CHANNELS = (RUNS, READY, WORKERS, WEBHOOKS)
 
 _TICK = 0.01
 _PAYLOAD = 7000  # PostgreSQL's limit is 7,999 bytes
@@ -185,6 +185,100 @@ class Reader:
         return list(islice(run.ring, self.after - run.base, self.after - run.base + _READ_EVENTS))
 
 
+class _Thread:
+    """A thread that somebody here follows. Its stamp differs when there may be something new to read of it."""
+
+    __slots__ = ("known", "readers", "stale", "stamp", "thread_id")
+
+    def __init__(self, thread_id: UUID) -> None:
+        self.thread_id = thread_id
+        self.readers: set[ThreadReader] = set()
+        self.stamp: bytes | None = None
+        self.known = False
+        self.stale = True
+        """Whether something was told of its shard that the stamp has not been read for."""
+
+    @property
+    def awaited(self) -> bool:
+        return any(reader.waiting for reader in self.readers)
+
+    def apply(self, stamp: bytes | None) -> None:
+        """Take what was read."""
+        if self.known and stamp == self.stamp:
+            return
+        for reader in self.readers:
+            reader.gone = reader.gone or (stamp is None and self.stamp is not None)
+            reader.wake()
+        self.known, self.stamp = True, stamp
+
+
+class ThreadReader:
+    """Hears when there may be something new on a thread: it subscribes first and reads by itself. Use as a context.
+
+    `gone`: the thread was there and is no more. `stop()` also stops the `Reader` of the run that is read in between.
+    """
+
+    def __init__(self, hub: Hub, thread_id: UUID) -> None:
+        self.thread_id = thread_id
+        self.waiting = False
+        self.stopped = False
+        self.gone = False
+        self._hub = hub
+        self._event = asyncio.Event()
+        self._run: Reader | None = None
+
+    def __enter__(self) -> Self:
+        self._hub.attach_thread(self)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._hub.detach_thread(self)
+
+    def wake(self) -> None:
+        """Look again."""
+        self._event.set()
+
+    def stop(self) -> None:
+        """Give no more: the client has gone or the server is about to."""
+        self.stopped = True
+        self._event.set()
+        if self._run is not None:
+            self._run.stop()
+
+    async def changed(self, patience: float) -> bool:
+        """Whether there may be something new; false after `patience` seconds, or at once when `stopped` or `gone`."""
+        self.waiting = True
+        self._hub.await_thread(self.thread_id)
+        try:
+            async with asyncio.timeout(None if self._over else patience):
+                if not self._over:
+                    await self._event.wait()
+        except TimeoutError:
+            return False
+        finally:
+            self.waiting = False
+        self._event.clear()
+        return not self._over
+
+    @property
+    def _over(self) -> bool:
+        return self.stopped or self.gone
+
+    async def frames(self, run_id: UUID, after: int, patience: float) -> AsyncGenerator[list[Frame], None]:
+        """The frames of a run of the thread until it ends; none after each `patience` seconds without."""
+        async with self._hub.reader(run_id, after) as reader:
+            self._run = reader
+            try:
+                if self.stopped:
+                    reader.stop()
+                while (frames := await reader.next(patience)) is not None:
+                    yield frames
+            finally:
+                self._run = None
+
+
 class Hub:
     """Tells readers what changed. The cursor is `seq`; a notification is only a hint, and without any it still works.
 
@@ -192,16 +286,23 @@ class Hub:
     the other processes by one NOTIFY a tick. `on_ready` and `on_lost` are called whoever told it.
     """
 
-    def __init__(self, store: Store, listen_url: str) -> None:
+    def __init__(self, store: Store, listen_url: str, tenant: int = 1) -> None:
         self.on_ready: Callable[[], None] = lambda: None
         self.on_lost: Callable[[int, int], None] = lambda worker_key, token: None
+        self.on_webhooks: Callable[[], None] = lambda: None
+        """Called when the database says that webhooks are owed."""
         self.listening = False
         self.problem: str | None = "not started"
         self._store = store
         self._listen_url = listen_url
+        self._tenant = tenant
         self._origin = secrets.token_hex(4)
         self._runs: dict[UUID, _Run] = {}
         self._dirty: dict[UUID, None] = {}
+        self._threads: dict[UUID, _Thread] = {}
+        self._by_shard: dict[int, set[_Thread]] = {}
+        """A run's id carries the shard of its thread: what is told of a run is a hint for the threads of its shard."""
+        self._dirty_threads: dict[UUID, None] = {}
         self._unheard: dict[UUID, str | None] = {}
         """What was lately told of runs that nobody follows: a reader of a new run may be a moment too late for it."""
         self._dirty_event = asyncio.Event()
@@ -239,6 +340,12 @@ class Hub:
             run_id = given if isinstance(given, UUID) else UUID(given)
             self._say(RUNS, run_id.hex)
             self._mark(run_id, ended)
+
+    def thread_changed(self, thread_id: UUID) -> None:
+        """The state of a thread was changed from outside, or it was deleted."""
+        self._say(RUNS, thread_id.hex)
+        for thread in self._by_shard.get(_shard_of(thread_id), ()):
+            self._mark_thread(thread)
 
     def ready(self) -> None:
         """Something became claimable."""
@@ -302,8 +409,42 @@ class Hub:
             if not run.readers:
                 del self._runs[reader.run_id]
 
+    def thread_reader(self, thread_id: UUID) -> ThreadReader:
+        """Hears of what happens on a thread, there already or not."""
+        return ThreadReader(self, thread_id)
+
+    def attach_thread(self, reader: ThreadReader) -> None:
+        """Subscribe."""
+        thread = self._threads.get(reader.thread_id)
+        if thread is None:
+            thread = self._threads[reader.thread_id] = _Thread(reader.thread_id)
+            self._by_shard.setdefault(_shard_of(reader.thread_id), set()).add(thread)
+        thread.readers.add(reader)
+        # Its stamp is of an earlier time than what this reader is about to read.
+        thread.known, thread.stale = False, True
+
+    def detach_thread(self, reader: ThreadReader) -> None:
+        """Forget a reader, and its thread when nobody else follows it."""
+        thread = self._threads.get(reader.thread_id)
+        if thread is not None:
+            thread.readers.discard(reader)
+            if not thread.readers:
+                del self._threads[reader.thread_id]
+                shard = self._by_shard[_shard_of(reader.thread_id)]
+                shard.discard(thread)
+                if not shard:
+                    del self._by_shard[_shard_of(reader.thread_id)]
+
+    def await_thread(self, thread_id: UUID) -> None:
+        """A reader has nothing else to read now: what it did not hear meanwhile is caught up with."""
+        if self._threads[thread_id].stale:
+            self._mark_thread(self._threads[thread_id])
+
     def stop_readers(self) -> None:
         """End all streams, for the clients to go on elsewhere."""
+        for thread in list(self._threads.values()):
+            for follower in list(thread.readers):
+                follower.stop()
         for run in list(self._runs.values()):
             for reader in list(run.readers):
                 reader.stop()
@@ -318,9 +459,23 @@ class Hub:
         """How many readers there are."""
         return sum(len(run.readers) for run in self._runs.values())
 
+    @property
+    def thread_readers(self) -> int:
+        """How many readers of threads there are."""
+        return sum(len(thread.readers) for thread in self._threads.values())
+
     # reading
 
+    def _mark_thread(self, thread: _Thread) -> None:
+        thread.stale = True
+        if thread.awaited:
+            self._dirty_threads[thread.thread_id] = None
+            self._dirty_event.set()
+
     def _mark(self, run_id: UUID, ended: str | None = None) -> None:
+        if self._by_shard:
+            for thread in self._by_shard.get(_shard_of(run_id), ()):
+                self._mark_thread(thread)
         run = self._runs.get(run_id)
         if run is None:
             self._unheard[run_id] = ended
@@ -337,13 +492,35 @@ class Hub:
     def _mark_all(self) -> None:
         for run_id in self._runs:
             self._mark(run_id)
+        for thread in self._threads.values():
+            self._mark_thread(thread)
 
     async def _read_loop(self) -> None:
         while True:
             await self._dirty_event.wait()
             self._dirty_event.clear()
-            while self._dirty:
+            while self._dirty or self._dirty_threads:
                 await self._read_dirty()
+                await self._read_dirty_threads()
+
+    async def _read_dirty_threads(self) -> None:
+        """One query for all threads whose readers wait and of which something may have been told."""
+        asked = [self._threads[one] for one in islice(self._dirty_threads, _READ_RUNS) if one in self._threads]
+        for thread_id in list(islice(self._dirty_threads, _READ_RUNS)):
+            del self._dirty_threads[thread_id]
+        if not asked:
+            return
+        for thread in asked:
+            thread.stale = False
+        try:
+            stamps = await self._store.thread_stamps(self._tenant, [thread.thread_id for thread in asked])
+        except DuragraphError as error:
+            log.warning("threads unreadable, trying again", extra={"problem": error.message})
+            self._dirty_threads.update(dict.fromkeys(thread.thread_id for thread in asked))
+            await asyncio.sleep(0.5)
+            return
+        for thread in asked:
+            thread.apply(stamps.get(thread.thread_id))
 
     async def _read_dirty(self) -> None:
         """One query for everything that changed while the last one was under way."""
@@ -440,6 +617,7 @@ class Hub:
         self.problem = problem.splitlines()[0]
         log.warning("listen lost, polling", extra={"problem": self.problem})
         self.listening = False
+        self.on_webhooks()
 
     async def _listen(self, known: asyncio.Event) -> None:
         connection = await self._connect()
@@ -467,6 +645,7 @@ class Hub:
         # Whatever was told while nobody listened is caught up with by reading.
         self._mark_all()
         self.on_ready()
+        self.on_webhooks()
 
     async def _probe(self) -> None:
         self._probed.clear()
@@ -489,6 +668,8 @@ class Hub:
             return
         if channel == READY:
             self.on_ready()
+        if channel == WEBHOOKS:
+            self.on_webhooks()
         for word in words.split(",") if words else ():
             with suppress(ValueError):
                 if channel == RUNS:
@@ -496,6 +677,11 @@ class Hub:
                 elif channel == WORKERS:
                     worker_key, _, token = word.partition(":")
                     self.on_lost(int(worker_key), int(token))
+
+
+def _shard_of(an_id: UUID) -> int:
+    """As duragraph.shard_of()."""
+    return (an_id.int >> 64) & 0xFFF
 
 
 def _run_id(word: str) -> UUID:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from datetime import datetime
+from typing import Any
 
+import orjson
 import procrastinate
 from procrastinate.schema import SchemaManager
 
 from duragraph.config import Settings
-from duragraph.errors import DuragraphError
+from duragraph.errors import DuragraphError, Invalid
 from duragraph.hub import Hub
-from duragraph.store import Store
+from duragraph.schedules import parse
+from duragraph.store import DueCron, Store
+from duragraph.webhooks import Webhooks
 
 log = logging.getLogger("duragraph.jobs")
 
@@ -22,6 +27,9 @@ _LOOK_EVERY = 10.0
 _BEAT_EVERY = 60.0
 _RETRY_AFTER = 30.0
 _SWEEP = 1000
+_SWEEPS_OF_ITEMS = 100
+_CRONS = 200
+SWEEP_THREADS = 100
 
 
 def queue_schema_sql() -> str:
@@ -29,7 +37,7 @@ def queue_schema_sql() -> str:
     return SchemaManager.get_schema()
 
 
-def make_queue(settings: Settings, store: Store, hub: Hub) -> procrastinate.App:
+def make_queue(settings: Settings, store: Store, hub: Hub, webhooks: Webhooks) -> procrastinate.App:
     """The queue with its duties: one SQL function each."""
     queue = procrastinate.App(
         connector=procrastinate.PsycopgConnector(
@@ -44,6 +52,21 @@ def make_queue(settings: Settings, store: Store, hub: Hub) -> procrastinate.App:
     @queue.task(name="sweep", queueing_lock="sweep")
     async def sweep_each_minute(timestamp: int) -> None:
         await sweep(store, hub)
+
+    @queue.periodic(cron="* * * * *")
+    @queue.task(name="crons", queueing_lock="crons")
+    async def fire_each_minute(timestamp: int) -> None:
+        await fire_crons(store, hub)
+
+    @queue.periodic(cron="* * * * *")
+    @queue.task(name="webhooks", queueing_lock="webhooks")
+    async def send_each_minute(timestamp: int) -> None:
+        webhooks.kick()
+
+    @queue.periodic(cron="* * * * *")
+    @queue.task(name="expire", queueing_lock="expire")
+    async def expire_each_minute(timestamp: int) -> None:
+        await expire(store)
 
     @queue.periodic(cron="7 * * * *")
     @queue.task(name="retain", queueing_lock="retain")
@@ -62,6 +85,57 @@ async def sweep(store: Store, hub: Hub) -> None:
     hub.changed([one["run_id"] for one in released])
     if released or promoted:
         hub.ready()
+    await sweep_store(store)
+
+
+async def sweep_store(store: Store) -> None:
+    """Delete the items of the key-value store whose time is over, in batches."""
+    for _ in range(_SWEEPS_OF_ITEMS):
+        if await store.sweep_items(_SWEEP) < _SWEEP:
+            break
+
+
+async def fire_crons(store: Store, hub: Hub) -> None:
+    """Make the runs of all crons that are due, a batch at a time. Any number of processes may do it at once."""
+    while due := await store.due_crons(_CRONS):
+        ticks = await asyncio.to_thread(_advanced, due)
+        fired = await store.fire_crons(orjson.dumps(ticks))
+        for one in fired:
+            if "error" in one:
+                log.warning("cron refused", extra={"cron_id": one["cron_id"], "problem": one["error"]["message"]})
+            else:
+                log.info("cron fired", extra={"cron_id": one["cron_id"], "run_id": one["run_id"]})
+        if fired:
+            hub.ready()
+        if not fired or len(due) < _CRONS:
+            return  # what is left is being fired by somebody else
+
+
+def _advanced(due: list[DueCron]) -> list[dict[str, Any]]:
+    """The due ticks with those that follow them: the first after now, however many were missed."""
+    following: dict[tuple[str, str | None], str | None] = {}
+    ticks = []
+    for one in due:
+        schedule = one["schedule"], one["timezone"]
+        if schedule not in following:
+            following[schedule] = _next_tick(*schedule, datetime.fromisoformat(one["now"]))
+        ticks.append({**one, "next_run_date": following[schedule]})
+    return ticks
+
+
+def _next_tick(schedule: str, timezone: str | None, now: datetime) -> str | None:
+    try:
+        return parse(schedule, timezone).next_after(now).isoformat()
+    except Invalid as problem:
+        # It was checked when it came; a zone may have gone from the database of zones since.
+        log.warning("cron over", extra={"schedule": schedule, "timezone": timezone, "problem": problem.message})
+        return None
+
+
+async def expire(store: Store) -> None:
+    """Prune the threads whose time to live is over, some at a time, until none is left but the busy ones."""
+    while swept := await store.sweep_threads(SWEEP_THREADS):
+        log.info("threads expired", extra={"threads": swept})
 
 
 async def retain(store: Store) -> None:
@@ -69,19 +143,23 @@ async def retain(store: Store) -> None:
     await store.maintain_partitions()
     if dropped := await store.sweep_retention(_SWEEP):
         log.info("retention swept", extra={"dropped": dropped})
+    while await store.sweep_webhooks(_SWEEP) == _SWEEP:
+        pass
 
 
-async def run(settings: Settings, store: Store, hub: Hub) -> None:
+async def run(settings: Settings, store: Store, hub: Hub, webhooks: Webhooks) -> None:
     """Do the duties until cancelled. Where the queue cannot be reached (it needs a direct connection), go without."""
     while True:
         try:
             await retain(store)
-            await _work(make_queue(settings, store, hub))
+            await _work(make_queue(settings, store, hub, webhooks))
         except (procrastinate.exceptions.ProcrastinateException, DuragraphError, OSError) as problem:
             log.warning("job queue lost, trying again", extra={"problem": str(problem) or repr(problem)})
         with suppress(DuragraphError):
             # Several processes may do this at once: the functions lock what they take.
             await sweep(store, hub)
+            await fire_crons(store, hub)
+        webhooks.kick()
         await asyncio.sleep(_RETRY_AFTER)
 
 
@@ -90,7 +168,7 @@ async def _work(queue: procrastinate.App) -> None:
         await queue.run_worker_async(
             concurrency=4,
             install_signal_handlers=False,
-            listen_notify=False,
+            listen_notify=True,
             fetch_job_polling_interval=_LOOK_EVERY,
             abort_job_polling_interval=_BEAT_EVERY,
             update_heartbeat_interval=_BEAT_EVERY,

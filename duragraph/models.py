@@ -15,10 +15,12 @@ RUN_FIELDS = (
     "multitask_strategy", "attempt", "error", "cancel_reason",
 )  # fmt: skip
 STREAM_MODES = ("values", "updates", "messages", "messages-tuple", "custom", "events", "debug", "tasks", "checkpoints")
+THREAD_STREAM_MODES = ("run_modes", "lifecycle", "state_update")
 
 Object = dict[str, Any]
 Nodes = Literal["*"] | list[str]
 Token = Annotated[int, Field(ge=0, lt=2**63)]
+Webhook = Annotated[str, Field(min_length=1, max_length=8192)]
 Count = Annotated[int, Field(ge=0, lt=2**63)]
 
 
@@ -64,7 +66,7 @@ class RunCreate(Shape):
     metadata: Object | None = None
     config: Config | None = None
     context: Object | None = None
-    webhook: str | None = Field(default=None, max_length=65536)
+    webhook: Webhook | None = None
     interrupt_before: Nodes | None = None
     interrupt_after: Nodes | None = None
     stream_mode: StreamMode | list[StreamMode] | None = None
@@ -78,6 +80,10 @@ class RunCreate(Shape):
     after_seconds: Annotated[float, Field(ge=0, le=315_360_000)] | None = None
     checkpoint_during: bool | None = None
     durability: Literal["sync", "async", "exit"] | None = None
+    strict_resume: bool | None = Field(
+        default=None,
+        description="409 when `command.resume` meets no open question, instead of a run that does nothing.",
+    )
     priority: Annotated[int, Field(ge=-32768, le=32767)] | None = None
     max_attempts: Annotated[int, Field(ge=1, le=1000)] | None = None
 
@@ -122,6 +128,24 @@ class WorkerClaim(Shape):
     max_runs: int = Field(default=1, ge=0, le=1000)
     wait_seconds: float = Field(default=0, ge=0)
     held: list[Token] = Field(default_factory=list, max_length=100_000)
+
+
+class SavedRead(Shape):
+    """Which checkpoints of a hosted graph are meant: one, or the newest of a namespace."""
+
+    checkpoint_ns: str | None = None
+    checkpoint_id: UUID | None = None
+    before: UUID | None = None
+    filter: Object | None = None
+    limit: int = Field(default=1, ge=1, le=1000)
+
+
+class WorkerReads(Shape):
+    """A worker asks what was saved on the thread of a run it holds."""
+
+    run_id: UUID
+    token: Token
+    reads: list[SavedRead] = Field(max_length=100)
 
 
 class WorkerBeat(Shape):

@@ -34,6 +34,7 @@ _OFFSET: Json = {"type": "integer", "minimum": 0, "default": 0}
 _UUID: Json = {"type": "string", "format": "uuid"}
 _ACTION: Json = {"enum": ["interrupt", "rollback"], "default": "interrupt"}
 _MODES: Json = {"type": "array", "items": {"enum": list(models.STREAM_MODES)}}
+_THREAD_MODES: Json = {"type": "array", "items": {"enum": [*models.THREAD_STREAM_MODES, *models.STREAM_MODES]}}
 _REASONS = {
     400: "The request makes no sense for what is there.",
     404: "There is no such thing.",
@@ -121,7 +122,7 @@ def _assistants() -> Iterator[tuple[str, Operation]]:
     yield "GET /assistants", Operation(tag, shapes.AssistantList, query=_PAGE)
     yield "POST /assistants", Operation(tag, shapes.Assistant, shapes.AssistantCreate, errors=(400, 404, 409, 422))
     yield "POST /assistants/search", Operation(tag, _selected(shapes.Assistant), shapes.AssistantSearch, errors=found)
-    yield "POST /assistants/count", Operation(tag, _INTEGER, shapes.AssistantCount)
+    yield "POST /assistants/count", Operation(tag, _INTEGER, shapes.AssistantCount, errors=found)
     yield f"GET {one}", Operation(tag, shapes.Assistant, errors=found)
     yield f"PATCH {one}", Operation(tag, shapes.Assistant, shapes.AssistantPatch, errors=(400, 404, 422))
     yield (
@@ -154,6 +155,20 @@ def _threads() -> Iterator[tuple[str, Operation]]:
     )
     yield f"DELETE {one}", Operation(tag, None, status=204, errors=(404, 409, 422))
     yield f"POST {one}/copy", Operation(tag, shapes.Thread, errors=found)
+    yield "POST /threads/prune", Operation(tag, shapes.ThreadsPruned, shapes.ThreadPrune)
+    yield f"GET {one}/storage", Operation(tag, shapes.ThreadStorage, errors=found)
+    yield f"PATCH {one}/state", Operation(tag, None, shapes.StatePatch, status=204, errors=found)
+    yield (
+        f"GET {one}/stream",
+        Operation(
+            tag,
+            _TEXT,
+            media="text/event-stream",
+            errors=found,
+            query={"stream_modes": _THREAD_MODES, "stream_mode": _THREAD_MODES},
+            headers=("Last-Event-ID",),
+        ),
+    )
     at = {"subgraphs": _BOOLEAN, "checkpoint_ns": _TEXT, "select": _list(_TEXT)}
     state = _part(shapes.ThreadState)
     yield f"GET {one}/state", Operation(tag, state, errors=found, query=at)
@@ -168,6 +183,29 @@ def _threads() -> Iterator[tuple[str, Operation]]:
     yield f"POST {one}/history", Operation(tag, _list(state), shapes.StateSearch, errors=found)
 
 
+def _store() -> Iterator[tuple[str, Operation]]:
+    tag = "Store"
+    item: Json = {"anyOf": [shapes.Item, {"type": "null"}]}
+    named = {"key": _TEXT, "namespace": _list(_TEXT), "refresh_ttl": {**_BOOLEAN, "default": True}}
+    yield "PUT /store/items", Operation(tag, None, shapes.ItemPut, status=204)
+    yield "GET /store/items", Operation(tag, item, query=named, errors=(400, 422))
+    yield "DELETE /store/items", Operation(tag, None, shapes.ItemDelete, status=204)
+    yield "POST /store/items/search", Operation(tag, shapes.FoundItems, shapes.ItemSearch)
+    yield "POST /store/namespaces", Operation(tag, shapes.FoundNamespaces, shapes.NamespaceSearch)
+
+
+def _crons() -> Iterator[tuple[str, Operation]]:
+    tag, one = "Crons", "/runs/crons/{cron_id}"
+    created: dict[str, Any] = {"tag": tag, "answer": shapes.Cron, "errors": (400, 404, 422)}
+    yield "POST /runs/crons", Operation(**created, body=shapes.CronCreate)
+    yield "POST /threads/{thread_id}/runs/crons", Operation(**created, body=shapes.ThreadCronCreate)
+    yield "POST /runs/crons/search", Operation(tag, _selected(shapes.Cron), shapes.CronSearch)
+    yield "POST /runs/crons/count", Operation(tag, _INTEGER, shapes.CronCount)
+    yield f"GET {one}", Operation(tag, shapes.Cron, errors=(404, 422))
+    yield f"PATCH {one}", Operation(tag, shapes.Cron, shapes.CronPatch, errors=(400, 404, 409, 422))
+    yield f"DELETE {one}", Operation(tag, **_GONE)
+
+
 def _workers() -> Iterator[tuple[str, Operation]]:
     tag, one = "Workers", "/workers/{worker_id}"
     found: dict[str, Any] = {"answer": _OBJECT, "errors": (404, 422)}
@@ -177,6 +215,14 @@ def _workers() -> Iterator[tuple[str, Operation]]:
     yield f"DELETE {one}", Operation(tag, **found)
     yield f"POST {one}/claim", Operation(tag, body=models.WorkerClaim, **found)
     yield f"POST {one}/writes", Operation(tag, body=shapes.WorkerWrites, **found)
+    yield (
+        f"POST {one}/checkpoints",
+        Operation(tag, _OBJECT, models.WorkerReads, errors=(404, 409, 422)),
+    )
+    yield (
+        f"POST {one}/store",
+        Operation(tag, shapes.StoreResults, shapes.WorkerStore, errors=(404, 409, 422)),
+    )
     yield f"POST {one}/heartbeat", Operation(tag, body=models.WorkerBeat, **found)
     yield f"POST {one}/drain", Operation(tag, **found)
     yield "GET /workers/graphs/{graph_id}", Operation(tag, **found)
@@ -185,6 +231,16 @@ def _workers() -> Iterator[tuple[str, Operation]]:
     yield f"POST {one}/poll", Operation(old, body=models.LegacyPoll, **found)
     yield f"POST {one}/events", Operation(old, body=models.LegacyEvent, **found)
     yield f"POST {one}/deregister", Operation(old, **found)
+
+
+def _agents() -> Iterator[tuple[str, Operation]]:
+    """What other agents speak: JSON-RPC, whose errors are 200 unless the message itself cannot be read."""
+    yield "POST /mcp", Operation("MCP", _OBJECT, shapes.RpcCall, errors=(400,), also=(202, 307))
+    yield "GET /mcp", Operation("MCP", None, status=405, errors=())
+    yield "DELETE /mcp", Operation("MCP", None, status=404, errors=())
+    yield "POST /a2a/{assistant_id}", Operation("A2A", _OBJECT, shapes.RpcCall, errors=(), lenient_path=True)
+    card = {"assistant_id": _TEXT}
+    yield "GET /.well-known/agent-card.json", Operation("A2A", _OBJECT, errors=(400, 404), query=card)
 
 
 def _system() -> Iterator[tuple[str, Operation]]:
@@ -211,7 +267,10 @@ def operations() -> dict[str, Operation]:
     known["POST /runs/cancel"] = Operation(
         tag, None, models.RunsCancel, status=204, errors=(404, 422), query={"action": _ACTION}
     )
+    known.update(_store())
+    known.update(_crons())
     known.update(_workers())
+    known.update(_agents())
     known.update(_system())
     return known
 

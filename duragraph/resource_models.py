@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from datetime import date, datetime
 from typing import Annotated, Any, Literal
 from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from duragraph.models import Checkpoint, Config, Object, Shape
+from duragraph.models import Checkpoint, Config, Nodes, Object, Shape, StreamMode, Token, Webhook
 
 Limit = Annotated[int, Field(ge=1, le=1000)]
 Offset = Annotated[int, Field(ge=0, le=2**31 - 1)]
@@ -38,6 +39,22 @@ ThreadField = Literal[
     "values",
     "interrupts",
     "error",
+]
+CronField = Literal[
+    "cron_id",
+    "assistant_id",
+    "thread_id",
+    "on_run_completed",
+    "end_time",
+    "schedule",
+    "timezone",
+    "created_at",
+    "updated_at",
+    "user_id",
+    "payload",
+    "next_run_date",
+    "metadata",
+    "enabled",
 ]
 ThreadStatus = Literal["idle", "busy", "interrupted", "error"]
 
@@ -139,6 +156,19 @@ class ThreadPatch(Shape):
     ttl: Ttl | None = None
 
 
+class ThreadPrune(Shape):
+    """Which threads to prune: `delete` removes them, `keep_latest` all of their history but the latest state."""
+
+    thread_ids: list[UUID] = Field(max_length=1000)
+    strategy: Literal["delete", "keep_latest"] | None = Field(default=None, description="delete when not given.")
+
+
+class StatePatch(Shape):
+    """Metadata to merge."""
+
+    metadata: Object | None = None
+
+
 class ThreadCount(Shape):
     """Which threads are meant."""
 
@@ -206,6 +236,125 @@ class StateSearch(Shape):
     select: list[str] | None = Field(default=None, description="Fields of a state, and channels as `values.<key>`.")
 
 
+class ItemDelete(Shape):
+    """An item of the key-value store by its name."""
+
+    namespace: list[str] = Field(default_factory=list, description="Labels: not empty, without periods.")
+    key: str = Field(min_length=1)
+
+
+class ItemPut(Shape):
+    """An item of the key-value store; one that is there is replaced."""
+
+    namespace: list[str] = Field(description="Labels: not empty, without periods; the first is not `langgraph`.")
+    key: str = Field(min_length=1)
+    value: Object
+    index: Literal[False] | list[str] | None = Field(default=None, description="Taken, and of no effect.")
+    ttl: float | None = Field(default=None, description="Minutes until it expires.")
+    ttl_seconds: float | None = Field(default=None, description="The same in seconds, where `ttl` is not given.")
+
+
+class ItemSearch(Shape):
+    """A page of the items under a prefix."""
+
+    namespace_prefix: list[str] | None = None
+    filter: Object | None = Field(
+        default=None, description="{field: value, or {operator: value}}: $eq, $ne, $gt, $gte, $lt, $lte."
+    )
+    limit: Limit | None = Field(default=None, description="10 when not given.")
+    offset: Offset | None = None
+    query: str | None = Field(default=None, description="Taken, and of no effect.")
+    refresh_ttl: bool | None = Field(default=None, description="Whether what is found begins its time anew; true.")
+
+
+class NamespaceSearch(Shape):
+    """A page of the namespaces that hold items; `*` stands for any one label."""
+
+    prefix: list[str] | None = None
+    suffix: list[str] | None = None
+    max_depth: Annotated[int, Field(ge=1, le=2**31 - 1)] | None = None
+    limit: Limit | None = Field(default=None, description="100 when not given.")
+    offset: Offset | None = None
+
+
+class WorkerStore(Shape):
+    """What a run asks of the key-value store: `op` is put, get, delete, search or list_namespaces."""
+
+    run_id: UUID
+    token: Token
+    ops: list[Object] = Field(max_length=1000)
+
+
+class CronBase(Shape):
+    """What a cron's runs are asked, and when."""
+
+    timezone: str | None = Field(default=None, description="An IANA name; UTC when not given.")
+    end_time: datetime | date | None = Field(default=None, description="Without an offset it is in UTC.")
+    input: Any = None
+    metadata: Object | None = None
+    config: Config | None = None
+    context: Object | None = None
+    webhook: Webhook | None = None
+    interrupt_before: Nodes | None = None
+    interrupt_after: Nodes | None = None
+    on_run_completed: Literal["delete", "keep"] | None = None
+    enabled: bool | None = None
+    stream_mode: StreamMode | list[StreamMode] | None = None
+    stream_subgraphs: bool | None = None
+    stream_resumable: bool | None = None
+    durability: Literal["sync", "async", "exit"] | None = None
+    checkpoint_during: bool | None = None
+
+
+class CronCreate(CronBase):
+    """A new cron; each firing makes a new thread."""
+
+    schedule: str = Field(description='"minute hour day month weekday"; seconds as a sixth field are left out.')
+    assistant_id: Annotated[str, Field(min_length=1, max_length=200)]
+
+
+class ThreadCronCreate(CronCreate):
+    """A new cron of a thread."""
+
+    multitask_strategy: Literal["reject", "enqueue", "interrupt", "rollback"] | None = None
+
+
+class CronPatch(CronBase):
+    """What changes in a cron: metadata is merged, the rest replaced; null clears end_time, timezone and webhook."""
+
+    schedule: str | None = None
+
+
+class CronCount(Shape):
+    """Which crons are meant."""
+
+    assistant_id: UUID | None = None
+    thread_id: UUID | None = None
+    enabled: bool | None = None
+    metadata: Object | None = None
+
+
+class CronSearch(CronCount):
+    """A page of crons."""
+
+    limit: Limit | None = Field(default=None, description="10 when not given.")
+    offset: Offset | None = None
+    sort_by: (
+        Literal["cron_id", "assistant_id", "thread_id", "next_run_date", "end_time", "created_at", "updated_at"] | None
+    ) = None
+    sort_order: Order | None = None
+    select: list[CronField] | None = None
+
+
+class RpcCall(Shape):
+    """A call of JSON-RPC 2.0."""
+
+    jsonrpc: Literal["2.0"]
+    id: str | int | float | None = Field(default=None, description="Without it, nothing is answered.")
+    method: str
+    params: Object | None = None
+
+
 class WorkerWrites(Shape):
     """What runs did: one Write a run, each one commit."""
 
@@ -228,6 +377,7 @@ class Error(Answer):
     code: str
     field: str | None = None
     hint: str | None = None
+    error: str | None = Field(default=None, description="The detail once more, where LangGraph has it under this name.")
 
 
 class AssistantVersion(Answer):
@@ -338,6 +488,61 @@ class ThreadList(Answer):
     total: int
 
 
+class Cron(Answer):
+    """A schedule that makes runs."""
+
+    cron_id: UUID
+    assistant_id: UUID
+    thread_id: UUID | None
+    user_id: str
+    end_time: str | None
+    schedule: str
+    timezone: str | None
+    payload: Object
+    next_run_date: str | None
+    metadata: Object
+    on_run_completed: str | None
+    enabled: bool
+    created_at: str
+    updated_at: str
+
+
+class ThreadsPruned(Answer):
+    """How many threads were pruned: those that are busy or not there are left out."""
+
+    pruned_count: int
+
+
+class Stored(Answer):
+    """How many rows there are, and their bytes as stored."""
+
+    count: int
+    bytes: int
+
+
+class StoredChannel(Answer):
+    """What one channel takes."""
+
+    versions: int
+    bytes: int
+
+
+class StoredChannels(Stored):
+    """What the channels take."""
+
+    by_channel: dict[str, StoredChannel]
+
+
+class ThreadStorage(Answer):
+    """What the state of a thread takes: `pending_writes` is what its nodes gave and asked."""
+
+    thread_id: UUID
+    total_bytes: int
+    checkpoints: Stored
+    channel_values: StoredChannels
+    pending_writes: Stored
+
+
 class Point(Answer):
     """A point in a thread's history."""
 
@@ -380,6 +585,40 @@ class StateUpdated(Answer):
     checkpoint: Point
     configurable: Point
     checkpoint_id: UUID
+
+
+class Item(Answer):
+    """What is stored under a namespace and a key."""
+
+    namespace: list[str]
+    key: str
+    value: Object
+    created_at: str
+    updated_at: str
+
+
+class FoundItem(Item):
+    """An item that a search found."""
+
+    score: float | None
+
+
+class FoundItems(Answer):
+    """A page of items."""
+
+    items: list[FoundItem]
+
+
+class FoundNamespaces(Answer):
+    """A page of namespaces."""
+
+    namespaces: list[list[str]]
+
+
+class StoreResults(Answer):
+    """One result an operation, in order: null, an item, items or namespaces."""
+
+    results: list[Any]
 
 
 class Ok(Answer):

@@ -9,7 +9,8 @@ import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, LiteralString, Self, TypedDict, cast
+from datetime import datetime
+from typing import Any, LiteralString, NotRequired, Self, TypedDict, cast
 from uuid import UUID
 
 import orjson
@@ -52,6 +53,30 @@ class Ended(TypedDict):
     token: int | None
 
 
+class CronTiming(TypedDict):
+    """What a cron's next tick is computed from; `now` is the database's, in ISO 8601."""
+
+    schedule: str
+    timezone: str | None
+    now: str
+
+
+class DueCron(CronTiming):
+    """A cron whose tick has come."""
+
+    tenant_id: int
+    cron_id: str
+    tick: str
+
+
+class FiredCron(TypedDict):
+    """What became of a tick: a run, or why not."""
+
+    cron_id: str
+    run_id: NotRequired[str]
+    error: NotRequired[dict[str, str]]
+
+
 @dataclass(frozen=True, slots=True)
 class Writes:
     """The Writes of one request: their JSON texts with commas between, their runs, and the status each ends in."""
@@ -85,6 +110,16 @@ class Page:
 
 
 @dataclass(frozen=True, slots=True)
+class Delivery:
+    """A webhook to be sent: its attempt, from 1, and the body as JSON."""
+
+    delivery_id: UUID
+    attempt: int
+    url: str
+    body: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class EventRow:
     """The events of one run after a cursor. `frames` is as duragraph.read_events packs them."""
 
@@ -92,6 +127,18 @@ class EventRow:
     status: str
     last_seq: int
     frames: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class EntryRow:
+    """What happened on a thread: a run that began (or ended before it could), or with a checkpoint a state update."""
+
+    entry_id: UUID
+    began_at: datetime
+    status: str
+    last_seq: int
+    graph_id: str
+    checkpoint_id: UUID | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -261,6 +308,40 @@ class Store:
         )
         return [EventRow(run, status.decode(), last_seq, frames or b"") for run, status, last_seq, frames in rows]
 
+    # what happens on threads
+
+    async def thread_entries(
+        self, tenant: int, thread_id: UUID, start: datetime, limit: int
+    ) -> tuple[datetime, list[EntryRow]]:
+        """(when the thread was made, its entries from that time on, in order). `NotFound` without the thread."""
+        rows = await self._rows(
+            "select born_at, entry_id, began_at, status, last_seq, graph_id, checkpoint_id"
+            " from duragraph.thread_entries(%s, %s, %s, %s)",
+            (tenant, thread_id, start, limit),
+            again=True,
+        )
+        return rows[0][0], [
+            EntryRow(entry, began, status.decode(), seq, (graph or b"").decode(), checkpoint)
+            for _, entry, began, status, seq, graph, checkpoint in rows
+            if entry is not None
+        ]
+
+    async def thread_start(
+        self, tenant: int, thread_id: UUID, ms: int | None = None, at: datetime | None = None
+    ) -> datetime:
+        """Where to begin: at the entry made in that millisecond, the last that began by `at`, or what runs now."""
+        rows = await self._rows(
+            "select duragraph.thread_start(%s, %s, %s, %s)", (tenant, thread_id, ms, at), again=True
+        )
+        return cast("datetime", rows[0][0])
+
+    async def thread_stamps(self, tenant: int, thread_ids: Sequence[UUID]) -> dict[UUID, bytes]:
+        """A text a thread that differs when something began or ended there; none for what is not there."""
+        rows = await self._rows(
+            "select thread_id, stamp from duragraph.thread_stamps(%s, %s)", (tenant, list(thread_ids)), again=True
+        )
+        return dict(rows)
+
     # what workers do
 
     async def register_worker(self, tenant: int, request: bytes) -> bytes:
@@ -312,6 +393,13 @@ class Store:
     async def complete_runs(self, writes: Sequence[bytes]) -> dict[str, Any]:
         """{"refused": [{"n", "reason"}], "ready"} for Writes that hold only an end."""
         return await self._object("select duragraph.complete_runs(%s)::text", (_array(writes),))
+
+    async def read_checkpoints(self, tenant: int, run_id: UUID, token: int, request: bytes) -> bytes:
+        """[[saved checkpoint]], an array for each of the request's reads."""
+        return await self._read(
+            "select duragraph.read_checkpoints(%s, %s, %s, %s::json -> 'reads')::text",
+            (tenant, run_id, token, Json(request)),
+        )
 
     async def release_expired_leases(self, limit: int = 100) -> list[dict[str, Any]]:
         """Runs taken back from silent workers: [{"run_id", "outcome": "requeued" | "failed"}]."""
@@ -423,6 +511,14 @@ class Store:
             (tenant, assistant_id, namespace, recurse),
         )
 
+    async def list_tools(self, tenant: int) -> bytes:
+        """Each assistant as a tool."""
+        return await self._read("select duragraph.list_tools(%s)::text", (tenant,))
+
+    async def find_task(self, tenant: int, task_id: UUID) -> dict[str, Any]:
+        """A run as a task of A2A."""
+        return await self._object("select duragraph.find_task(%s, %s)::text", (tenant, task_id))
+
     async def create_thread(self, tenant: int, request: bytes) -> bytes:
         """A Thread."""
         return await self._one("select duragraph.create_thread(%s, %s)::text", (tenant, Json(request)))
@@ -444,6 +540,22 @@ class Store:
         """The new Thread."""
         return await self._one("select duragraph.copy_thread(%s, %s)::text", (tenant, thread_id))
 
+    async def prune_threads(self, tenant: int, request: bytes) -> bytes:
+        """{"pruned_count"}."""
+        return await self._one("select duragraph.prune_threads(%s, %s)::text", (tenant, Json(request)))
+
+    async def sweep_threads(self, limit: int = 100) -> int:
+        """How many threads whose time was over were pruned."""
+        return cast("int", (await self._rows("select duragraph.sweep_threads(%s)", (limit,)))[0][0])
+
+    async def thread_storage(self, tenant: int, thread_id: UUID) -> bytes:
+        """Bytes of its state, by kind."""
+        return await self._read("select duragraph.thread_storage(%s, %s)::text", (tenant, thread_id))
+
+    async def patch_state(self, tenant: int, thread_id: UUID, request: bytes) -> None:
+        """Merge metadata into the thread's and its config's."""
+        await self._rows("select duragraph.patch_state(%s, %s, %s)", (tenant, thread_id, Json(request)))
+
     async def count_threads(self, tenant: int, request: bytes) -> bytes:
         """A number."""
         return await self._read("select duragraph.count_threads(%s, %s)::text", (tenant, Json(request)))
@@ -455,6 +567,11 @@ class Store:
     async def put_state(self, tenant: int, thread_id: UUID, request: bytes) -> bytes:
         """The new checkpoint."""
         return await self._one("select duragraph.put_state(%s, %s, %s)::text", (tenant, thread_id, Json(request)))
+
+    async def begin_update(self, tenant: int, thread_id: UUID, supersteps: bytes, point: bytes) -> UUID:
+        """The run that makes the change, when a worker has claimed it."""
+        query: LiteralString = "select duragraph.begin_update(%s, %s, %s, %s)"
+        return cast("UUID", (await self._rows(query, (tenant, thread_id, Json(supersteps), Json(point))))[0][0])
 
     async def get_history(self, tenant: int, thread_id: UUID, request: bytes) -> bytes:
         """ThreadStates, newest first."""
@@ -472,6 +589,81 @@ class Store:
         """A graph as its workers registered it."""
         return await self._read("select duragraph.get_graph(%s, %s)::text", (tenant, graph_id))
 
+    # crons
+
+    async def now(self) -> datetime:
+        """The time by the database's clock."""
+        return cast("datetime", (await self._rows("select duragraph.current_time()", (), again=True))[0][0])
+
+    async def create_cron(self, tenant: int, thread_id: UUID | None, request: bytes, timing: bytes) -> bytes:
+        """A Cron. The timing is what was read out of the request: {schedule, timezone, end_time, next_run_date}."""
+        return await self._one(
+            "select duragraph.create_cron(%s, %s, %s, %s)::text", (tenant, thread_id, Json(request), Json(timing))
+        )
+
+    async def get_cron(self, tenant: int, cron_id: UUID) -> bytes:
+        """A Cron."""
+        return await self._read("select duragraph.get_cron(%s, %s)::text", (tenant, cron_id))
+
+    async def cron_timing(self, tenant: int, cron_id: UUID) -> CronTiming:
+        """What a cron's next tick is computed from."""
+        answer = await self._read("select duragraph.cron_timing(%s, %s)::text", (tenant, cron_id))
+        return cast("CronTiming", orjson.loads(answer))
+
+    async def update_cron(self, tenant: int, cron_id: UUID, request: bytes, timing: bytes) -> bytes | None:
+        """The changed Cron; None when the timing was computed from what is no longer the cron's."""
+        rows = await self._rows(
+            "select duragraph.update_cron(%s, %s, %s, %s)::text", (tenant, cron_id, Json(request), Json(timing))
+        )
+        return cast("bytes | None", rows[0][0])
+
+    async def delete_cron(self, tenant: int, cron_id: UUID) -> None:
+        """Delete a cron."""
+        await self._rows("select duragraph.delete_cron(%s, %s)", (tenant, cron_id))
+
+    async def count_crons(self, tenant: int, request: bytes) -> bytes:
+        """A number."""
+        return await self._read("select duragraph.count_crons(%s, %s)::text", (tenant, Json(request)))
+
+    async def search_crons(self, tenant: int, request: bytes) -> Page:
+        """Crons that match."""
+        return await self._page("select items, total, next_offset from duragraph.search_crons(%s, %s)", tenant, request)
+
+    async def due_crons(self, limit: int) -> list[DueCron]:
+        """Crons of all tenants whose tick has come."""
+        return cast("list[DueCron]", orjson.loads(await self._read("select duragraph.due_crons(%s)::text", (limit,))))
+
+    async def fire_crons(self, ticks: bytes) -> list[FiredCron]:
+        """Fire the ticks that nobody has fired yet: [{tenant_id, cron_id, tick, next_run_date}]."""
+        return cast(
+            "list[FiredCron]", orjson.loads(await self._one("select duragraph.fire_crons(%s)::text", (Json(ticks),)))
+        )
+
+    # webhooks
+
+    async def claim_webhooks(self, limit: int, seconds: float) -> list[Delivery]:
+        """Deliveries whose time has come, taken for so many seconds."""
+        rows = await self._rows(
+            "select delivery_id, attempt, url, body from duragraph.claim_webhooks(%s, %s)", (limit, seconds)
+        )
+        return [Delivery(delivery_id, attempt, url.decode(), body) for delivery_id, attempt, url, body in rows]
+
+    async def settle_webhook(self, delivery_id: UUID, attempt: int, error: str | None, final: bool) -> float | None:
+        """What became of an attempt; the seconds to the next one, if there is one."""
+        rows = await self._rows(
+            "select duragraph.settle_webhook(%s, %s::smallint, %s, %s)",
+            (delivery_id, attempt, error, final),
+            again=True,
+        )
+        return cast("float | None", rows[0][0])
+
+    async def sweep_webhooks(self, limit: int = 1000) -> int:
+        """How many settled deliveries were forgotten."""
+        query: LiteralString = "select duragraph.sweep_webhooks(p_limit => %s)"
+        return cast("int", (await self._rows(query, (limit,)))[0][0])
+
+    # searches
+
     async def search_assistants(self, tenant: int, request: bytes) -> Page:
         """Assistants that match."""
         return await self._page(
@@ -483,6 +675,38 @@ class Store:
         return await self._page(
             "select items, total, next_offset from duragraph.search_threads(%s, %s)", tenant, request
         )
+
+    # the key-value store
+
+    async def put_item(self, tenant: int, op: bytes) -> None:
+        """Write an item, whole."""
+        await self._rows("select duragraph.put_item(%s, %s)", (tenant, Json(op)))
+
+    async def get_item(self, tenant: int, op: bytes) -> bytes:
+        """An item or null."""
+        return await self._read("select coalesce(duragraph.get_item(%s, %s)::text, 'null')", (tenant, Json(op)))
+
+    async def delete_item(self, tenant: int, op: bytes) -> None:
+        """Delete an item, if it is there."""
+        await self._rows("select duragraph.delete_item(%s, %s)", (tenant, Json(op)))
+
+    async def search_items(self, tenant: int, op: bytes) -> bytes:
+        """An array of items."""
+        return await self._read("select duragraph.search_items(%s, %s)::text", (tenant, Json(op)))
+
+    async def list_namespaces(self, tenant: int, op: bytes) -> bytes:
+        """An array of namespaces."""
+        return await self._read("select duragraph.list_namespaces(%s, %s)::text", (tenant, Json(op)))
+
+    async def run_store_batch(self, run_id: UUID, token: int, request: bytes) -> bytes:
+        """The results of the request's `ops`, in order; `LeaseLost` when the worker holds the run no longer."""
+        return await self._one(
+            "select duragraph.run_store_batch(%s, %s, %s::json -> 'ops')::text", (run_id, token, Json(request))
+        )
+
+    async def sweep_items(self, limit: int = 1000) -> int:
+        """How many items, whose time is over, were deleted."""
+        return cast("int", (await self._rows("select duragraph.sweep_items(%s)", (limit,)))[0][0])
 
     # what operators see
 

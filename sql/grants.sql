@@ -66,7 +66,7 @@ begin
       where p.pronamespace = 'duragraph'::regnamespace
         and p.proname in (
           'register_worker', 'drain_worker', 'deregister_worker', 'heartbeat', 'claim_runs', 'lease_runs', 'append_events', 'commit_steps',
-          'complete_runs'
+          'complete_runs', 'run_store_batch'
         )
     loop
       execute format('alter function %s security definer set search_path = pg_catalog, pg_temp', v_function);

@@ -27,7 +27,9 @@ LANGGRAPH_API = "0.16.7"
 LANGGRAPH = "1.2.22"
 
 _FLAGS = {"assistants": True, "crons": False, "langsmith": False, "langsmith_tracing_replicas": False}
-_CAPABILITIES = ["assistants", "threads", "runs", "streaming", "workers"]
+_CAPABILITIES = ["assistants", "threads", "runs", "streaming", "workers", "mcp", "a2a"]
+# What user interfaces look for; all but the kind belong to a hosted server.
+_HOST = ("kind", "project_id", "host_revision_id", "revision_id", "tenant_id")
 _METRICS_TEXT = "text/plain; version=0.0.4; charset=utf-8"
 # The page and its script come from here and speak only to here.
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; connect-src 'self'"
@@ -82,7 +84,7 @@ class HealthPages:
                 "langgraph_py_version": LANGGRAPH,
                 "flags": _FLAGS,
                 "metadata": {"server": "duragraph", "server_version": __version__},
-                "host": {"kind": "self-hosted"},
+                "host": dict.fromkeys(_HOST) | {"kind": "self-hosted"},
                 "capabilities": _CAPABILITIES,
                 "runtime_config": {"checkpointer": "postgres", "store": "postgres"},
                 "platform": platform.system().lower(),

@@ -27,7 +27,9 @@ _UNWANTED = re.compile("[\x00\ud800-\udfff]")
 # What may be a number that no double holds: looked for first, as to parse every body twice would be dear.
 _ODD_NUMBER = re.compile(rb"[eE]\+?\d{3}|\d{309}|NaN|Infinity")
 # What pydantic puts into the place of an error for the branch of a union that was tried.
-_BRANCH = re.compile(r"^(?:str|int|float|bool|none|dict|list|literal|function|constrained|nullable)(?:$|[-\[])")
+_BRANCH = re.compile(
+    r"^(?:str|int|float|bool|none|dict|list|literal|datetime|date|function|constrained|nullable)(?:$|[-\[])"
+)
 
 
 async def read_body(req: Request) -> bytes:

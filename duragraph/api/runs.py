@@ -37,6 +37,7 @@ from duragraph.api.stream import (
 from duragraph.deps import Deps
 from duragraph.errors import Invalid, Malformed, NotFound
 from duragraph.models import RUN_FIELDS, STREAM_MODES, RunBatch, RunCreate, RunsCancel
+from duragraph.resource_models import CronBase
 from duragraph.store import Ended
 
 log = logging.getLogger("duragraph.runs")
@@ -75,7 +76,7 @@ class Runs:
     async def on_post(self, req: Request, resp: Response, thread_id: str | None = None) -> None:
         """Create a run and answer it at once."""
         _, run, raw = await self._create(req, thread_id)
-        resp.set_header("Content-Location", run.path)
+        resp.set_header("Content-Location", run.place)
         answer_json(resp, raw)
 
     async def on_post_stream(self, req: Request, resp: Response, thread_id: str | None = None) -> None:
@@ -93,6 +94,7 @@ class Runs:
         raw = await read_body(req)
         for one in parse_json(raw, RunBatch).root:
             _check(one, stateless=True)
+            self._deps.check_webhook(one.webhook)
         requests = [self._request(req, None, one, key=False) for one in split_array(raw)]
         runs = await self._deps.store.create_runs(self._deps.tenant, requests)
         self._deps.hub.ready()
@@ -139,6 +141,7 @@ class Runs:
         thread = None if thread_id is None else path_uuid(thread_id, "thread_id")
         asked, raw = await read_json(req, RunCreate)
         _check(asked, stateless=thread is None)
+        self._deps.check_webhook(asked.webhook)
         superseded: list[Ended] = []
         if thread is not None and asked.multitask_strategy in ("interrupt", "rollback"):
             superseded = await self._deps.store.thread_line(self._deps.tenant, thread)
@@ -215,6 +218,9 @@ class OneRun:
             )
         resp.status = HTTP_202
         if wait:
+            place = f"/runs/{run}" if thread is None else f"/threads/{thread}/runs/{run}"
+            resp.set_header("Content-Location", place)
+            resp.set_header("Location", f"{place}/join")
             answer_json(resp, await output_of(self._deps, run), HTTP_200)
 
     async def _get(self, req: Request, run_id: str, thread_id: str | None) -> bytes:
@@ -229,8 +235,8 @@ class OneRun:
         return Cursor(seq, fresh=seq == 0)
 
 
-def _check(asked: RunCreate, *, stateless: bool) -> None:
-    """What fits the shape and cannot be meant."""
+def check_context(asked: RunCreate | CronBase) -> None:
+    """Refuse a context beside config.configurable."""
     if asked.context and asked.config is not None and asked.config.configurable:
         raise Malformed(
             "Cannot specify both configurable and context.",
@@ -238,6 +244,11 @@ def _check(asked: RunCreate, *, stateless: bool) -> None:
             field="context",
             hint="Give one of them: each shows in the other.",
         )
+
+
+def _check(asked: RunCreate, *, stateless: bool) -> None:
+    """What fits the shape and cannot be meant."""
+    check_context(asked)
     if stateless and asked.command is not None and asked.command.resume is not None:
         raise Malformed(
             "A run without a thread has nothing to resume.",

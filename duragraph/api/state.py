@@ -5,9 +5,11 @@ from __future__ import annotations
 from uuid import UUID
 
 import orjson
+from falcon import HTTP_204
 from falcon.asgi import Request, Response
 
 from duragraph.api.http import (
+    answer,
     answer_json,
     check_text,
     parse_json,
@@ -17,8 +19,10 @@ from duragraph.api.http import (
     query_list,
     read_json,
 )
+from duragraph.api.updates import update_by_worker
 from duragraph.deps import Deps
-from duragraph.resource_models import StateAt, StateSearch, StateUpdate
+from duragraph.errors import DuragraphError
+from duragraph.resource_models import StateAt, StatePatch, StateSearch, StateUpdate
 
 Route = tuple[str, object, str | None]
 
@@ -41,7 +45,9 @@ class State:
     """What a thread's runs have come to, now and at each of their steps."""
 
     def __init__(self, deps: Deps) -> None:
+        self._deps = deps
         self._store = deps.store
+        self._hub = deps.hub
         self._tenant = deps.tenant
 
     async def on_get(self, req: Request, resp: Response, thread_id: str) -> None:
@@ -73,7 +79,25 @@ class State:
         """Change the state, or fork it at an older checkpoint."""
         thread = _id(thread_id)
         _, raw = await read_json(req, StateUpdate)
-        answer_json(resp, await self._store.put_state(self._tenant, thread, raw))
+        try:
+            answer_json(resp, await self._store.put_state(self._tenant, thread, raw))
+        except DuragraphError as problem:
+            if problem.code != "worker_needed":
+                raise
+            asked = orjson.loads(raw)
+            point = asked.get("checkpoint") or asked.get("checkpoint_id")
+            update = {"values": asked.get("values"), "as_node": asked.get("as_node")}
+            made = await update_by_worker(self._deps, thread, [{"updates": [update]}], point)
+            place = {"thread_id": str(thread), "checkpoint_ns": "", "checkpoint_id": made}
+            answer(resp, {"checkpoint": place, "configurable": place, "checkpoint_id": made})
+        self._hub.thread_changed(thread)
+
+    async def on_patch(self, req: Request, resp: Response, thread_id: str) -> None:
+        """Merge metadata into that of the thread and of its config; the values stay."""
+        thread = _id(thread_id)
+        _, raw = await read_json(req, StatePatch)
+        await self._store.patch_state(self._tenant, thread, raw)
+        resp.status = HTTP_204
 
     async def on_get_history(self, req: Request, resp: Response, thread_id: str) -> None:
         """The states of a thread, newest first; `before` is a checkpoint's id."""

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import re
-from collections.abc import AsyncGenerator, Iterable
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Self
 from uuid import UUID
 
@@ -60,6 +61,11 @@ class Run:
     def path(self) -> str:
         """Below the base URL, never with the prefix that the API is mounted at: clients put their own before it."""
         return f"/threads/{self.thread_id}/runs/{self.run_id}"
+
+    @property
+    def place(self) -> str:
+        """As `path`; the thread of a stateless run is nobody's concern."""
+        return f"/runs/{self.run_id}" if self.stateless else self.path
 
     def event_id(self, seq: int) -> str:
         """Rises strictly, as text too, over the events of a run and over the runs of a thread; survives any restart."""
@@ -136,11 +142,10 @@ def stream_run(
     """Answer with the run's events from the cursor on, until its end."""
     resp.status = HTTP_200
     resp.content_type = "text/event-stream; charset=utf-8"
-    place = f"/runs/{run.run_id}" if run.stateless else run.path
     resp.set_header("Cache-Control", "no-store")
     resp.set_header("X-Accel-Buffering", "no")
-    resp.set_header("Content-Location", place)
-    resp.set_header("Location", f"{place}/stream")
+    resp.set_header("Content-Location", run.place)
+    resp.set_header("Location", f"{run.place}/stream")
     resp.stream = Answer(_events(deps, req, run, cursor, modes or Modes(None), cancel_on_disconnect))
 
 
@@ -148,7 +153,7 @@ async def _events(
     deps: Deps, req: Request, run: Run, cursor: Cursor, modes: Modes, cancel_on_disconnect: bool
 ) -> AsyncGenerator[bytes, None]:
     last = ""
-    async with _Watched(deps, req, run, cursor.seq, frames=True, cancel=cancel_on_disconnect) as reader:
+    async with Watched(deps, req, run, cursor.seq, frames=True, cancel=cancel_on_disconnect) as reader:
         if cursor.fresh:
             yield _render(run, Frame(0, b"metadata", orjson.dumps({"run_id": str(run.run_id), "attempt": 1})))
         while (frames := await reader.next(deps.settings.heartbeat_seconds)) is not None:
@@ -174,33 +179,57 @@ async def _closing(deps: Deps, run: Run, status: str, last: str) -> bytes:
         return b"event: end\r\ndata: null\r\n\r\n"
     if last == "error":
         return b""
-    try:
-        _, _, output = await deps.store.run_output(deps.tenant, run.run_id)
-        return b"event: error\r\ndata: %b\r\n\r\n" % orjson.dumps(orjson.loads(output)["__error__"])
-    except (DuragraphError, KeyError, TypeError):
+    error = await error_of(deps, run.run_id)
+    if error is None:
         return b"event: end\r\ndata: null\r\n\r\n"
+    return b"event: error\r\ndata: %b\r\n\r\n" % error
+
+
+async def error_of(deps: Deps, run_id: UUID) -> bytes | None:
+    """{"error", "message"} of a run that ended in one."""
+    try:
+        _, _, output = await deps.store.run_output(deps.tenant, run_id)
+        return orjson.dumps(orjson.loads(output)["__error__"])
+    except (DuragraphError, KeyError, TypeError):
+        return None
 
 
 def wait_for_run(deps: Deps, req: Request, resp: Response, run: Run, *, cancel_on_disconnect: bool = False) -> None:
-    """Answer 200 at once, and with the run's output when it has ended; line breaks meanwhile keep proxies awake."""
+    """Answer 200 at once, and with the run's output when it has ended."""
+    resp.set_header("Content-Location", run.path)
+    resp.set_header("Location", f"{run.path}/join")
+    finish = partial(output_of, deps, run.run_id)
+    answer_when_ended(deps, req, resp, run, finish, cancel_on_disconnect=cancel_on_disconnect)
+
+
+def answer_when_ended(
+    deps: Deps,
+    req: Request,
+    resp: Response,
+    run: Run,
+    finish: Callable[[], Awaitable[bytes]],
+    *,
+    cancel_on_disconnect: bool = False,
+) -> None:
+    """Answer what `finish` gives when the run has ended; line breaks before it keep proxies awake."""
     resp.status = HTTP_200
     resp.content_type = JSON
     resp.set_header("Cache-Control", "no-store")
-    resp.set_header("Content-Location", run.path)
-    resp.set_header("Location", f"{run.path}/join")
-    resp.stream = Answer(_output(deps, req, run, cancel_on_disconnect))
+    resp.stream = Answer(_ended(deps, req, run, finish, cancel_on_disconnect))
 
 
-async def _output(deps: Deps, req: Request, run: Run, cancel: bool) -> AsyncGenerator[bytes, None]:
+async def _ended(
+    deps: Deps, req: Request, run: Run, finish: Callable[[], Awaitable[bytes]], cancel: bool
+) -> AsyncGenerator[bytes, None]:
     if run.ended:
-        yield await output_of(deps, run.run_id)
+        yield await finish()
         return
-    async with _Watched(deps, req, run, 0, frames=False, cancel=cancel) as reader:
+    async with Watched(deps, req, run, 0, frames=False, cancel=cancel) as reader:
         while await reader.next(deps.settings.heartbeat_seconds) is not None:
             yield b"\n"
         if reader.stopped:
             raise Cut
-    yield await output_of(deps, run.run_id)
+    yield await finish()
 
 
 async def output_of(deps: Deps, run_id: UUID) -> bytes:
@@ -212,7 +241,7 @@ async def output_of(deps: Deps, run_id: UUID) -> bytes:
     return output
 
 
-class _Watched:
+class Watched:
     """A reader that stops when its client goes; then the run is cancelled if that was asked."""
 
     def __init__(self, deps: Deps, req: Request, run: Run, after: int, *, frames: bool, cancel: bool) -> None:

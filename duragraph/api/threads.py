@@ -1,16 +1,19 @@
-"""Threads: create, read, change, search, count, copy, delete."""
+"""Threads: create, read, change, search, count, copy, prune, delete; what their state takes."""
 
 from __future__ import annotations
 
 from uuid import UUID
 
+import orjson
 from falcon import HTTP_204
 from falcon.asgi import Request, Response
 
 from duragraph.api.assistants import answer_page, page_request
 from duragraph.api.http import answer_json, path_uuid, query_list, read_json
+from duragraph.api.updates import update_by_worker
 from duragraph.deps import Deps
-from duragraph.resource_models import ThreadCount, ThreadCreate, ThreadPatch, ThreadSearch
+from duragraph.errors import DuragraphError
+from duragraph.resource_models import ThreadCount, ThreadCreate, ThreadPatch, ThreadPrune, ThreadSearch
 
 Route = tuple[str, object, str | None]
 
@@ -22,8 +25,10 @@ def routes(deps: Deps) -> list[Route]:
         ("/threads", threads, None),
         ("/threads/search", threads, "search"),
         ("/threads/count", threads, "count"),
+        ("/threads/prune", threads, "prune"),
         ("/threads/{thread_id}", threads, "one"),
         ("/threads/{thread_id}/copy", threads, "copy"),
+        ("/threads/{thread_id}/storage", threads, "storage"),
     ]
 
 
@@ -31,14 +36,33 @@ class Threads:
     """Conversations: lines of runs over one state each."""
 
     def __init__(self, deps: Deps) -> None:
+        self._deps = deps
         self._store = deps.store
+        self._hub = deps.hub
         self._tenant = deps.tenant
         self._tell_ended = deps.tell_ended
 
     async def on_post(self, req: Request, resp: Response) -> None:
         """Create a thread."""
         _, raw = await read_json(req, ThreadCreate)
-        answer_json(resp, await self._store.create_thread(self._tenant, raw))
+        try:
+            answer_json(resp, await self._store.create_thread(self._tenant, raw))
+        except DuragraphError as problem:
+            if problem.code != "worker_needed":
+                raise
+            answer_json(resp, await self._create_by_worker(raw))
+
+    async def _create_by_worker(self, raw: bytes) -> bytes:
+        """A thread whose history only the graph's code can build: it is made empty, and goes if that fails."""
+        asked = orjson.loads(raw)
+        supersteps = asked.pop("supersteps")
+        thread = UUID(orjson.loads(await self._store.create_thread(self._tenant, orjson.dumps(asked)))["thread_id"])
+        try:
+            await update_by_worker(self._deps, thread, supersteps, None)
+        except BaseException:
+            await self._store.delete_thread(self._tenant, thread)
+            raise
+        return await self._store.get_thread(self._tenant, thread, [])
 
     async def on_get(self, req: Request, resp: Response) -> None:
         """A page of threads, in the older form."""
@@ -54,6 +78,15 @@ class Threads:
         """Count threads."""
         _, raw = await read_json(req, ThreadCount)
         answer_json(resp, await self._store.count_threads(self._tenant, raw))
+
+    async def on_post_prune(self, req: Request, resp: Response) -> None:
+        """Delete threads, or all of their history but the latest state. Busy ones are left alone."""
+        _, raw = await read_json(req, ThreadPrune)
+        answer_json(resp, await self._store.prune_threads(self._tenant, raw))
+
+    async def on_get_storage(self, req: Request, resp: Response, thread_id: str) -> None:
+        """Get how many bytes the state of a thread takes."""
+        answer_json(resp, await self._store.thread_storage(self._tenant, _id(thread_id)))
 
     async def on_get_one(self, req: Request, resp: Response, thread_id: str) -> None:
         """Get a thread; `include=ttl` adds its time to live."""
@@ -72,7 +105,9 @@ class Threads:
 
     async def on_delete_one(self, req: Request, resp: Response, thread_id: str) -> None:
         """Delete a thread with its runs and its history, ending what runs."""
-        self._tell_ended(await self._store.delete_thread(self._tenant, _id(thread_id)))
+        thread = _id(thread_id)
+        self._tell_ended(await self._store.delete_thread(self._tenant, thread))
+        self._hub.thread_changed(thread)
         resp.status = HTTP_204
 
     async def on_post_copy(self, req: Request, resp: Response, thread_id: str) -> None:

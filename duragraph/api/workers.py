@@ -25,7 +25,8 @@ from duragraph.api.http import (
 )
 from duragraph.deps import Deps
 from duragraph.errors import DuragraphError, Invalid, NotFound, Unavailable
-from duragraph.models import WorkerBeat, WorkerClaim, WorkerRegister
+from duragraph.models import WorkerBeat, WorkerClaim, WorkerReads, WorkerRegister
+from duragraph.resource_models import WorkerStore
 from duragraph.store import Beat, WorkerRow, Writes
 
 log = logging.getLogger("duragraph.workers")
@@ -47,6 +48,8 @@ def routes(deps: Deps) -> list[Route]:
         ("/workers/{worker_id}", workers, "one"),
         ("/workers/{worker_id}/claim", workers, "claim"),
         ("/workers/{worker_id}/writes", workers, "writes"),
+        ("/workers/{worker_id}/checkpoints", workers, "checkpoints"),
+        ("/workers/{worker_id}/store", workers, "store"),
         ("/workers/{worker_id}/heartbeat", workers, "heartbeat"),
         ("/workers/{worker_id}/drain", workers, "drain"),
         ("/workers/graphs/{graph_id}", workers, "graph"),
@@ -217,6 +220,20 @@ class Workers:
         await self.known.get(worker_id)
         answer(resp, {"results": await self._write_all(raw, writes)})
 
+    async def on_post_checkpoints(self, req: Request, resp: Response, worker_id: str) -> None:
+        """What a hosted graph saved on the thread of a run that the worker holds."""
+        asked, raw = await read_json(req, WorkerReads)
+        await self.known.get(worker_id)
+        results = await self._deps.store.read_checkpoints(self._deps.tenant, asked.run_id, asked.token, raw)
+        answer_json(resp, b'{"results":%b}' % results)
+
+    async def on_post_store(self, req: Request, resp: Response, worker_id: str) -> None:
+        """Read and write the key-value store for a run, while its lease is held; all of it or nothing."""
+        asked, raw = await read_json(req, WorkerStore)
+        await self.known.get(worker_id)
+        results = await self._deps.store.run_store_batch(asked.run_id, asked.token, raw)
+        answer_json(resp, b'{"results":%b}' % results)
+
     async def _write_all(self, raw: bytes, writes: list[dict[str, Any]]) -> Results:
         if not writes:
             return []
@@ -261,7 +278,7 @@ class Workers:
 Results = list[dict[str, Any]]
 """One a Write, in order: {"run_id", "token", "ok", "reason"?, "message"?}."""
 
-_PARTS = ("events", "checkpoints", "steps", "interrupts", "answers", "end")
+_PARTS = ("events", "checkpoints", "steps", "interrupts", "answers", "writes", "end")
 
 
 def _result(write: dict[str, Any], refused: str | None) -> dict[str, Any]:

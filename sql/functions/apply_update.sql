@@ -12,6 +12,13 @@ declare
   v_write record;
   v_tasks json;
 begin
+  if p_definition ? 'hosted' then
+    raise exception using
+      errcode = 'DG422',
+      message = 'The state of graph ''' || (p_definition ->> 'graph_id') || ''' is made by its own library, which only a worker has.',
+      hint = 'Over HTTP a worker is asked.',
+      detail = '{"code":"worker_needed","field":"values"}';
+  end if;
   select * into v_base from duragraph.checkpoints c
   where c.shard = p_thread.shard and c.tenant_id = p_thread.tenant_id and c.thread_id = p_thread.thread_id
     and c.checkpoint_ns = '' and c.checkpoint_id = p_base;

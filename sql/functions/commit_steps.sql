@@ -9,25 +9,25 @@ begin
   with w as materialized (
     select duragraph.shard_of(x.run_id) as shard, x.*, coalesce(json_array_length(x.events), 0) as n
     from json_to_recordset(p_writes) as x(run_id uuid, token bigint, write_no integer, checkpoint_id uuid, events json, checkpoints json,
-      steps json, interrupts json, answers json, "end" json)
+      steps json, interrupts json, answers json, writes json, "end" json)
     order by 1, x.run_id),
   l as (
     update duragraph.leases l set last_seq = l.last_seq + w.n, last_write = w.write_no, started = true,
         checkpoint_id = coalesce(w.checkpoint_id, l.checkpoint_id), expires_at = greatest(l.expires_at, v_now + make_interval(secs => l.lease_seconds))
       from w where l.shard = any(array[w.shard]) and l.run_id = w.run_id and l.token = w.token and l.last_write < w.write_no
     returning l.shard, l.run_id, l.token, l.tenant_id, l.thread_id, l.worker_key, l.attempt, l.last_seq - w.n as base, w.events, w.checkpoints,
-      w.steps, w.interrupts, w.answers),
+      w.steps, w.interrupts, w.answers, w.writes),
   e as (
     insert into duragraph.events (shard, run_id, seq, tenant_id, at, event, checkpoint_id, data)
       select l.shard, l.run_id, l.base + v.n, l.tenant_id, v_now, v.event, v.checkpoint_id, v.data
       from l, rows from (json_to_recordset(l.events) as (event text, checkpoint_id uuid, data json)) with ordinality as v(event, checkpoint_id, data, n)),
   c as materialized (
     select l.shard, l.run_id, l.tenant_id, l.thread_id, v.n, coalesce(v.ns, '') as ns, v.checkpoint_id, v.parent, v.step, v.source, v.channels,
-      v.next, v.tasks, v.metadata, (select jsonb_object_agg(k, v.checkpoint_id) from json_object_keys(v.channels) k) as changed,
+      v.next, v.tasks, v.metadata, v.saved, (select jsonb_object_agg(k, v.checkpoint_id) from json_object_keys(v.channels) k) as changed,
       row_number() over (partition by l.run_id, coalesce(v.ns, '') order by v.n) as nth
     from l, rows from (json_to_recordset(l.checkpoints) as (checkpoint_id uuid, parent_checkpoint_id uuid, checkpoint_ns text, step integer,
-        source text, channels json, next text[], tasks json, metadata jsonb))
-      with ordinality as v(checkpoint_id, parent, ns, step, source, channels, next, tasks, metadata, n)),
+        source text, channels json, next text[], tasks json, metadata jsonb, saved json))
+      with ordinality as v(checkpoint_id, parent, ns, step, source, channels, next, tasks, metadata, saved, n)),
   m as materialized (
     -- The first checkpoint of a write stands on a stored parent, the others on the one before them. Without that parent there
     -- is no state to stand on: channels would be null, and the write is refused.
@@ -38,14 +38,14 @@ begin
     from c window line as (partition by c.run_id, c.ns order by c.n)),
   s as (
     insert into duragraph.checkpoints (shard, tenant_id, thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, run_id, step, source,
-        channels, next, tasks, metadata, created_at)
+        channels, next, tasks, metadata, saved, created_at)
       select m.shard, m.tenant_id, m.thread_id, m.ns, m.checkpoint_id, m.parent, m.run_id, m.step, m.source,
-        m.base || m.earlier || coalesce(m.changed, '{}'), coalesce(m.next, '{}'), coalesce(m.tasks, '[]'), coalesce(m.metadata, '{}'), v_now
+        m.base || m.earlier || coalesce(m.changed, '{}'), coalesce(m.next, '{}'), coalesce(m.tasks, '[]'), coalesce(m.metadata, '{}'), m.saved, v_now
       from m),
   ch as (
-    insert into duragraph.channel_values (shard, tenant_id, thread_id, checkpoint_ns, channel, checkpoint_id, base_checkpoint_id, value)
+    insert into duragraph.channel_values (shard, tenant_id, thread_id, checkpoint_ns, channel, checkpoint_id, base_checkpoint_id, value, saved)
       select m.shard, m.tenant_id, m.thread_id, m.ns, k.key, m.checkpoint_id,
-        case when o.append is not null then ((m.base || m.earlier) ->> k.key)::uuid end, coalesce(o.append, o.set, 'null')
+        case when o.append is not null then ((m.base || m.earlier) ->> k.key)::uuid end, coalesce(o.append, o.set, 'null'), k.value -> 'saved'
       from m, json_each(m.channels) k, lateral (select k.value -> 'append' as append, k.value -> 'set' as set) o),
   st as (
     insert into duragraph.steps (shard, tenant_id, thread_id, checkpoint_id, task_id, step_key, run_id, kind, name, attempt, worker_key,
@@ -63,6 +63,16 @@ begin
       from l, json_to_recordset(l.interrupts) as v(checkpoint_id uuid, task_id uuid, ordinal smallint, interrupt_id text, node text,
         checkpoint_ns text, value json, response_schema json, answered boolean, answer json)
     on conflict do nothing),
+  pw as (
+    insert into duragraph.checkpoint_writes as p (shard, tenant_id, thread_id, checkpoint_id, task_id, idx, checkpoint_ns, run_id, task_path,
+        channel, saved)
+      -- Of two writes to one place in one commit the last stands: a statement cannot change a row twice.
+      select distinct on (l.shard, l.tenant_id, l.thread_id, v.checkpoint_id, v.task_id, v.idx) l.shard, l.tenant_id, l.thread_id,
+        v.checkpoint_id, v.task_id, v.idx, coalesce(v.ns, ''), l.run_id, coalesce(v.path, ''), v.channel, v.saved
+      from l, rows from (json_to_recordset(l.writes) as (checkpoint_id uuid, checkpoint_ns text, task_id uuid, task_path text, idx integer,
+          channel text, saved json)) with ordinality as v(checkpoint_id, ns, task_id, path, idx, channel, saved, n)
+      order by l.shard, l.tenant_id, l.thread_id, v.checkpoint_id, v.task_id, v.idx, v.n desc
+    on conflict on constraint checkpoint_writes_pkey do update set channel = excluded.channel, saved = excluded.saved where p.idx < 0),
   a as (
     update duragraph.interrupts q set answer = v.answer, answered = true, answered_at = v_now, answered_run_id = l.run_id
       from l, json_to_recordset(l.answers) as v(checkpoint_id uuid, task_id uuid, ordinal smallint, answer json)

@@ -13,20 +13,27 @@ begin
   with c as (
     insert into duragraph.checkpoints (
       shard, tenant_id, thread_id, checkpoint_ns, checkpoint_id, parent_checkpoint_id, run_id, step, source, channels, next,
-      tasks, metadata, created_at
+      tasks, metadata, saved, created_at
     )
     select
       v_shard, p_tenant, v_id, c.checkpoint_ns, c.checkpoint_id, c.parent_checkpoint_id, c.run_id, c.step, c.source, c.channels,
-      c.next, c.tasks, c.metadata, c.created_at
+      c.next, c.tasks, c.metadata, c.saved, c.created_at
     from duragraph.checkpoints c
     where c.shard = v_old.shard and c.tenant_id = p_tenant and c.thread_id = p_thread
   ),
   v as (
     insert into duragraph.channel_values
-      (shard, tenant_id, thread_id, checkpoint_ns, channel, checkpoint_id, base_checkpoint_id, value)
-    select v_shard, p_tenant, v_id, v.checkpoint_ns, v.channel, v.checkpoint_id, v.base_checkpoint_id, v.value
+      (shard, tenant_id, thread_id, checkpoint_ns, channel, checkpoint_id, base_checkpoint_id, value, saved)
+    select v_shard, p_tenant, v_id, v.checkpoint_ns, v.channel, v.checkpoint_id, v.base_checkpoint_id, v.value, v.saved
     from duragraph.channel_values v
     where v.shard = v_old.shard and v.tenant_id = p_tenant and v.thread_id = p_thread
+  ),
+  w as (
+    insert into duragraph.checkpoint_writes
+      (shard, tenant_id, thread_id, checkpoint_id, task_id, idx, checkpoint_ns, run_id, task_path, channel, saved)
+    select v_shard, p_tenant, v_id, w.checkpoint_id, w.task_id, w.idx, w.checkpoint_ns, w.run_id, w.task_path, w.channel, w.saved
+    from duragraph.checkpoint_writes w
+    where w.shard = v_old.shard and w.tenant_id = p_tenant and w.thread_id = p_thread
   ),
   s as (
     insert into duragraph.steps (

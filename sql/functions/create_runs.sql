@@ -28,6 +28,10 @@ begin
   end if;
   if v_threaded then
     v_active := duragraph.enter_threads(p_tenant, v_new);
+    -- Read as text: what nobody asks for costs nobody a parse.
+    if strpos(p_requests::text, '"strict_resume"') > 0 then
+      perform duragraph.check_strict_resumes(p_tenant, p_requests, v_new);
+    end if;
     insert into duragraph.waiting (shard, tenant_id, thread_id, ord, run_id, graph_key)
       select u.shard, p_tenant, u.thread_id, u.ord, u.run_id, u.graph_key from unnest(v_new) u
       where u.due_at is null and not u.temporary and not u.run_id = any(v_active);
@@ -35,6 +39,10 @@ begin
   if v_delayed then
     insert into duragraph.scheduled (shard, run_id, tenant_id, thread_id, graph_key, ord, holds_slot, due_at)
       select u.shard, u.run_id, p_tenant, u.thread_id, u.graph_key, u.ord, u.temporary, u.due_at from unnest(v_new) u where u.due_at is not null;
+  end if;
+  if exists (select 1 from unnest(v_new) u where strpos(u.kwargs::text, ',"webhook":') > 0) then
+    insert into duragraph.webhooks (shard, run_id, url)
+      select u.shard, u.run_id, u.kwargs ->> 'webhook' from unnest(v_new) u where u.kwargs ->> 'webhook' is not null;
   end if;
   with q as (
     insert into duragraph.ready (graph_key, ord, shard, run_id, tenant_id)

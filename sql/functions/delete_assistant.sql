@@ -26,8 +26,10 @@ begin
   end if;
   delete from duragraph.assistant_versions v where v.tenant_id = p_tenant and v.assistant_id = p_assistant;
   delete from duragraph.assistants a where a.tenant_id = p_tenant and a.assistant_id = p_assistant;
+  -- Now nobody can make another: create_cron() holds the assistant's row.
+  delete from duragraph.crons c where c.tenant_id = p_tenant and c.assistant_id = p_assistant;
   return json_build_object('runs', coalesce(v_ended, '[]'));
 end
 $$;
 comment on function duragraph.delete_assistant(integer, uuid, boolean) is
-  'Deletes an assistant with its versions and, when asked, the threads whose metadata names it; gives {runs: those that ended}.';
+  'Deletes an assistant with its versions and crons and, when asked, the threads whose metadata names it; gives {runs: those that ended}.';

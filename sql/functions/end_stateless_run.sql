@@ -31,7 +31,8 @@ begin
   end if;
   perform duragraph.end_runs(array[
     (v_end.shard, v_end.run_id, v_end.tenant_id, v_end.thread_id, true, v_end.graph_key, null, v_end.worker_key, v_end.attempt, v_end.last_seq,
-      v_end.checkpoint_id, v_end.started_at, 'interrupted', null, null, p_reason, null)::duragraph.run_end]);
+      v_end.checkpoint_id, v_end.started_at, 'interrupted', case p_action when 'rollback' then '{"error": "UserRollback"}' end, null, p_reason,
+      null)::duragraph.run_end]);
   if p_action = 'rollback' then
     perform duragraph.erase_runs(p_tenant, v_end.thread_id, array[p_run]);
   end if;

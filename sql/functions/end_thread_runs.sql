@@ -52,6 +52,11 @@ begin
     and s.active_run_id is null and s.waiting = 0 and s.delayed = 0;
   update duragraph.runs r set status = 'interrupted', ended_at = duragraph.current_time(), reason = p_reason
     where r.shard = v_shard and r.run_id = any(v_queued) and r.status = 'pending';
+  if exists (select 1 from duragraph.webhooks w where w.shard = v_shard and w.run_id = any(v_queued)) then
+    perform duragraph.owe_webhooks(array(
+      select (v_shard, q, p_tenant, p_thread, false, null, null, null, null, null, null, null, 'interrupted',
+        case p_action when 'rollback' then '{"error": "UserRollback"}' end, null, p_reason, null)::duragraph.run_end from unnest(v_queued) q));
+  end if;
   perform duragraph.end_runs(array(
     select (e.shard, e.run_id, e.tenant_id, e.thread_id, e.temporary, e.graph_key, null, e.worker_key, e.attempt, e.last_seq,
       case when p_action <> 'rollback' then e.checkpoint_id end, e.started_at, e.status,

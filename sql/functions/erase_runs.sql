@@ -29,6 +29,7 @@ begin
     where t.shard = v_shard and t.tenant_id = p_tenant and t.thread_id = p_thread;
   perform duragraph.forget_checkpoints(v_shard, p_tenant, p_thread, p_runs);
   delete from duragraph.steps s where s.shard = v_shard and s.tenant_id = p_tenant and s.thread_id = p_thread and s.run_id = any(p_runs);
+  delete from duragraph.checkpoint_writes w where w.shard = v_shard and w.tenant_id = p_tenant and w.thread_id = p_thread and w.run_id = any(p_runs);
   delete from duragraph.interrupts i where i.shard = v_shard and i.tenant_id = p_tenant and i.thread_id = p_thread and i.run_id = any(p_runs);
   update duragraph.interrupts i set answered = false, answer = null, answered_at = null, answered_run_id = null
     where i.shard = v_shard and i.tenant_id = p_tenant and i.thread_id = p_thread and i.answered_run_id = any(p_runs);

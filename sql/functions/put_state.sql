@@ -32,6 +32,8 @@ begin
   v_thread := duragraph.rest_thread(v_thread, duragraph.apply_update(
     v_thread, v_base, json_build_array(p_request), duragraph.thread_definition(v_thread, v_base)
   ));
+  insert into duragraph.state_updates (shard, tenant_id, thread_id, update_id, checkpoint_id, updated_at)
+  values (v_thread.shard, p_tenant, p_thread, duragraph.make_id(v_thread.shard), v_thread.checkpoint_id, duragraph.current_time());
   delete from duragraph.slots s where s.shard = v_thread.shard and s.tenant_id = p_tenant and s.thread_id = p_thread;
   return json_build_object(
     'checkpoint', json_build_object('thread_id', p_thread, 'checkpoint_ns', '', 'checkpoint_id', v_thread.checkpoint_id),

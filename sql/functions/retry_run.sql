@@ -23,6 +23,8 @@ begin
     where r.shard = v_shard and r.run_id = p_run returning r.* into v_run;
   insert into duragraph.ready (graph_key, ord, shard, run_id, tenant_id, attempt, last_seq)
     values (v_run.graph_key, v_run.ord, v_shard, p_run, v_run.tenant_id, v_run.attempt, v_run.last_seq);
+  insert into duragraph.webhooks (shard, run_id, url)
+    select v_shard, p_run, v_run.kwargs ->> 'webhook' where v_run.kwargs ->> 'webhook' is not null;
   perform duragraph.notify_runs(array[p_run], true);
   return format('Run %s is queued again: attempt %s, from its last checkpoint.', p_run, v_run.attempt + 1);
 end $$;

@@ -8,6 +8,7 @@ begin
     'status', p_status, 'metadata', p_run.metadata,
     'kwargs', duragraph.run_kwargs(p_run),
     'multitask_strategy', p_run.multitask_strategy,
-    'attempt', p_run.attempt, 'error', p_run.error, 'cancel_reason', case when p_status = 'interrupted' then p_run.reason end);
+    'attempt', p_run.attempt, 'error', p_run.error, 'cancel_reason', case when p_status = 'interrupted' then p_run.reason end,
+    'langsmith_session_name', null);
 end $$;
 comment on function duragraph.run_json(duragraph.runs, text) is 'A run as the API shows it.';

@@ -21,9 +21,6 @@ begin
   if v_column is null then
     perform duragraph.refuse_sort('assistant_id, created_at, updated_at, name, graph_id');
   end if;
-  if p_request ->> 'graph_id' is not null then
-    perform duragraph.find_graph(p_tenant, p_request ->> 'graph_id');
-  end if;
   total := duragraph.count_assistants(p_tenant, p_request);
   -- The statement is made of the fixed words above; everything a caller sent is a bound value.
   execute 'select ''['' || coalesce(string_agg(duragraph.assistant_json(a, $5)::text, '','' order by n), '''') || '']''

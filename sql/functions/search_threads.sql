@@ -22,6 +22,8 @@ begin
   if v_column is null then
     perform duragraph.refuse_sort('thread_id, status, created_at, updated_at, state_updated_at');
   end if;
+  -- Refused here, as with nothing found no path would be followed.
+  perform duragraph.json_path(x.value) from jsonb_each_text(v_extract) x;
   -- A page costs the page: beyond it only so many are counted, and none where each would have to be rendered first.
   total := duragraph.count_threads(
     p_tenant, p_request, v_offset + v_limit + case when coalesce(p_request -> 'values', 'null') in ('null', '{}') then 10000 else 1 end

@@ -71,3 +71,20 @@ def test_the_page_needs_nothing_from_elsewhere(acting: Acting) -> None:
     assert response.headers["content-type"].startswith("text/html")
     assert "default-src 'none'" in response.headers["content-security-policy"]
     assert not re.search(r"""(src|href)=["']?(https?:)?//|@import|url\(""", response.text)
+
+
+def test_head_is_get_without_the_body(acting: Acting) -> None:
+    thread = acting.thread()
+    for path in (
+        "/",
+        "/ok",
+        "/info",
+        "/docs",
+        "/openapi.json",
+        f"/threads/{thread}",
+        f"/api/v1/threads/{thread}/state",
+    ):
+        head, get = acting.http.head(path), acting.http.get(path)
+        assert (head.status_code, head.content) == (200, b""), path
+        assert head.headers["content-type"] == get.headers["content-type"]
+    assert acting.http.head("/threads/nothing").status_code == 422

@@ -262,7 +262,9 @@ async def test_cancel_with_wait_answers_the_output(api: Api) -> None:
     work = await worker.claim()
     await work.step({"done": 1}, "a")
     path = f"/threads/{thread}/runs/{run['run_id']}"
-    assert await api.call("POST", f"{path}/cancel?wait=1&action=interrupt") == {"done": 1}
+    response = await api.http.post(f"{path}/cancel?wait=1&action=interrupt")
+    assert response.json() == {"done": 1}
+    assert (response.headers["content-location"], response.headers["location"]) == (path, f"{path}/join")
     run = await api.run(thread)
     await (await worker.claim()).step({"done": 2}, "a")
     path = f"/threads/{thread}/runs/{run['run_id']}"
@@ -325,3 +327,11 @@ async def test_a_kept_run_without_a_thread_can_be_read_afterwards(api: Api) -> N
         thread = response.headers["content-location"].split("/runs/")[0]
         assert response.json() == {"seen": {"n": 1}}
         assert (await api.call("GET", thread))["values"] == {"seen": {"n": 1}}
+
+
+async def test_a_stateless_run_is_named_without_its_thread(api: Api) -> None:
+    await api.worker()
+    response = await api.http.post("/runs", json={"assistant_id": api.graph_id})
+    run = response.json()
+    assert response.headers["content-location"] == f"/runs/{run['run_id']}"
+    assert run["langsmith_session_name"] is None

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from duragraph.resource_models import Thread, ThreadList
+from duragraph.resource_models import Thread, ThreadList, ThreadsPruned, ThreadStorage
 from tests.api.acting import MISSING, Acting
 
 
@@ -117,3 +117,66 @@ def test_broken_json(acting: Acting, raw: bytes) -> None:
 def test_deep_json(acting: Acting) -> None:
     raw = b'{"metadata": {"a": ' + b"[" * 100_000 + b"]" * 100_000 + b"}}"
     acting.call("POST", "/threads", status=422, content=raw)
+
+
+def test_extract_paths_are_refused_with_nothing_found_too(acting: Acting) -> None:
+    asked = {"metadata": {"tag": MISSING}, "extract": {"a": "secrets.b"}}
+    assert acting.refused("POST", "/threads/search", asked)[1] == "extract"
+
+
+def test_pruning(acting: Acting) -> None:
+    gone, kept = acting.thread(), acting.thread()
+    head = acting.stopped_at(kept, "increment", asks="sure?")
+    asked = {"thread_ids": [gone, MISSING]}
+    assert acting.shape(ThreadsPruned, acting.post("/threads/prune", asked)).pruned_count == 1
+    acting.get(f"/threads/{gone}", status=404)
+    asked = {"thread_ids": [kept], "strategy": "keep_latest"}
+    assert acting.post("/threads/prune", asked) == {"pruned_count": 1}
+    state = acting.get(f"/threads/{kept}/state")
+    assert (state["checkpoint_id"], state["interrupts"][0]["value"]) == (head["checkpoint_id"], "sure?")
+    for wrong in ({}, {"thread_ids": ["x"]}, {"thread_ids": [kept], "strategy": "forget"}):
+        acting.refused("POST", "/threads/prune", wrong)
+
+
+def test_the_storage_of_a_thread(acting: Acting) -> None:
+    thread = acting.thread()
+    path = f"/threads/{thread}/storage"
+    assert acting.shape(ThreadStorage, acting.get(path)).total_bytes == 0
+    acting.stopped_at(thread, "increment")
+    assert acting.shape(ThreadStorage, acting.get(path)).channel_values.by_channel["log"].versions == 1
+    assert acting.refused("GET", f"/threads/{MISSING}/storage", status=404)[0] == "thread_not_found"
+    assert acting.refused("GET", "/threads/x/storage")[0] == "invalid_uuid"
+
+
+def test_the_metadata_of_a_state_is_merged(acting: Acting) -> None:
+    thread = acting.thread(metadata={"a": 1})
+    for metadata in ({"b": 2}, {"c": 3}):
+        acting.call("PATCH", f"/threads/{thread}/state", {"metadata": metadata}, status=204)
+    seen = acting.get(f"/threads/{thread}")
+    assert seen["metadata"] == {"a": 1, "b": 2, "c": 3}
+    assert seen["config"]["metadata"] == {"b": 2, "c": 3}
+    assert acting.refused("PATCH", f"/threads/{thread}/state", {"metadata": 1})[1] == "metadata"
+    acting.refused("PATCH", f"/threads/{MISSING}/state", {}, status=404)
+
+
+def test_the_runs_of_a_thread_that_is_not_there(acting: Acting) -> None:
+    assert acting.refused("GET", f"/threads/{MISSING}/runs", status=404)[0] == "thread_not_found"
+
+
+def test_only_fields_of_a_run_can_be_selected(acting: Acting) -> None:
+    thread = acting.thread()
+    acting.worker()
+    acting.run(thread)
+    runs = f"/threads/{thread}/runs"
+    assert set(acting.get(runs, params={"select": ["run_id", "status"]})[0]) == {"run_id", "status"}
+    assert acting.refused("GET", runs, params={"select": "nope"})[1] == "select"
+
+
+def test_a_strict_resume_is_refused_when_nothing_waits(acting: Acting) -> None:
+    thread = acting.thread()
+    acting.worker()
+    runs = f"/threads/{thread}/runs"
+    asked = {"assistant_id": acting.graph_id, "command": {"resume": 1}, "strict_resume": True}
+    for path in (runs, f"{runs}/wait", f"{runs}/stream"):
+        assert acting.refused("POST", path, asked, status=409) == ("nothing_to_resume", "command.resume")
+    assert acting.get(runs) == []

@@ -89,7 +89,14 @@ def test_its_client_does_its_whole_repertoire(served: Live, python: str) -> None
     assert (sync["status"], sync["by_id"], sync["runs"]) == ("success", True, 1)
     assert min(sync["history"], sync["assistants"], sync["threads"], sync["searched"]) > 0
     assert (sync["assistant"], sync["updated"], sync["thread"], sync["cancelled"]) == ("Mine", True, True, True)
-    assert found["async"] == {"run": "pending", "got": True}
+    assert sync["store"] == {
+        "value": {"n": 2},
+        "missing": None,
+        "searched": ["k"],
+        "namespaces": [["published", "notes"]],
+        "left": [],
+    }
+    assert found["async"] == {"run": "pending", "got": True, "stored": {"n": 1}, "found": 1}
 
 
 @pytest.mark.parametrize("way", ["left", "right"])

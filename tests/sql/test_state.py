@@ -468,3 +468,21 @@ def test_two_updates_at_once_follow_one_another(fresh_db: str, two: Two) -> None
     assert one.call("get_state", thread)["values"]["count"] == 3
     times = [state["created_at"] for state in one.call("get_history", thread)]
     assert times == sorted(times, reverse=True)
+
+
+def test_questions_come_in_the_order_of_their_tasks(scene: Scene) -> None:
+    # given five tasks that ask, whose ids are in no order
+    key = scene.worker()
+    thread = scene.thread()
+    run = scene.run(thread)
+    [claim] = scene.claim(key)
+    nodes = ["e", "b", "d", "a", "c"]
+    at = scene.superstep(claim, None, 0, {"count": {"set": 1}}, *nodes)
+    scene.commit(claim, interrupts=[question(at, node, node) for node in sorted(nodes)])
+    scene.commit(claim, end={"status": "success"})
+    # then each place shows the questions as the tasks come
+    output = scene.call("run_output", run)["output"]["__interrupt__"]
+    assert [one["value"] for one in output] == nodes
+    shown = scene.call("get_thread", thread)["interrupts"]
+    assert [one[0]["value"] for one in shown.values()] == nodes
+    assert [one["value"] for one in scene.call("get_state", thread, {})["interrupts"]] == nodes

@@ -14,6 +14,8 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 from urllib.parse import parse_qsl, unquote, urlsplit
 
+from duragraph_worker.errors import StoreError
+from duragraph_worker.local_store import LocalStore
 from tests.waiting import wait_for
 
 Json = dict[str, Any]
@@ -193,6 +195,7 @@ class ControlPlaneDouble:
         self.deregistered: list[str] = []
         self.lease_seconds = 30.0
         self.take_back_after = 10.0
+        self.items = LocalStore()
         self._tokens = itertools.count(1)
         self._ended_tokens: set[int] = set()
         self._faults: dict[str, list[Answer]] = {}
@@ -296,10 +299,20 @@ class ControlPlaneDouble:
                 lost = [token for token in request.body["held"] if token not in self.held]
                 status = "draining" if worker_id in self.drained else "active"
                 return Answer(body={"acknowledged": True, "lost": lost, "status": status})
+            if end == "store":
+                return self._store(request.body)
             assert end == "writes", request.path
             tokens = [write["token"] for write in request.body["writes"]]
             assert len(tokens) == len(set(tokens)), "two Writes of one run in one request"
             return Answer(body={"results": [self._write(write) for write in request.body["writes"]]})
+
+    def _store(self, body: Json) -> Answer:
+        if body["token"] not in self.held:
+            return Answer(409, {"detail": "The lease is lost.", "code": "lease_lost", "field": "token"})
+        try:
+            return Answer(body={"results": self.items.store_ops_in_thread(body["ops"])})
+        except StoreError as refusal:
+            return Answer(422, {"detail": str(refusal), "code": "invalid_field", "field": refusal.field})
 
     def _take_back(self, worker_id: str, held: list[int]) -> None:
         """Give out again what the worker does not know it holds: the answer to its claim was lost."""

@@ -48,6 +48,9 @@ class SqlJournal:
             self.dead = True
             raise Crash
 
+    async def store(self, ops: list[Any]) -> Any:
+        return self.stage.call("run_store_batch", self.claim["run_id"], self.claim["token"], ops)
+
     async def write(self, write: Mapping[str, Any], *, flush: bool = False) -> None:
         if self.stage.joined:
             self.held.append(write)
@@ -80,13 +83,20 @@ class Stage:
         graph = {"graph_id": topology.graph_id, "definition": topology.definition(), "schemas": topology.schemas()}
         self.worker_key = self.call("register_worker", 1, {"worker_id": "w", "graphs": [graph]})["worker_key"]
 
+    @property
+    def assistant(self) -> str:
+        return str(self.graph.topology().graph_id)
+
+    async def execute(self, claim: Any) -> None:
+        await Executor(self.graph, claim, SqlJournal(self, claim)).run()
+
     async def play(self, calls: Sequence[Mapping[str, Any]]) -> None:
         self.register()
         for call in calls:
             await self.run(call)
 
     async def run(self, call: Mapping[str, Any]) -> str:
-        body = {"assistant_id": self.graph.topology().graph_id, "if_not_exists": "create", **call}
+        body = {"assistant_id": self.assistant, "if_not_exists": "create", **call}
         if "resume" in body:
             body["command"] = {"resume": body.pop("resume")}
         run_id: str = self.call("create_runs", 1, [{"thread_id": self.thread_id, "body": body}])[0]["run_id"]
@@ -95,7 +105,7 @@ class Stage:
             if not claims:
                 break  # it died after its last write
             try:
-                await Executor(self.graph, claims[0], SqlJournal(self, claims[0])).run()
+                await self.execute(claims[0])
             except Crash:
                 self.db.execute("update duragraph.worker_heartbeats set expires_at = now() - interval '1 hour'")
                 self.db.execute("update duragraph.leases set expires_at = now() - interval '1 hour'")

@@ -202,6 +202,14 @@ async def test_a_run_leaves_a_checkpoint_for_its_input_and_for_each_superstep():
     }
 
 
+async def test_memory_knows_what_its_other_threads_learnt():
+    graph = toys.Memory()
+    assert (await graph.arun({"space": "s", "fact": "sky"})).output["known"] == ["sky"]
+    assert (await graph.arun({"space": "s", "fact": "sea"})).output["known"] == ["sea", "sky"]
+    assert (await graph.arun({"space": "other"})).output["known"] == []
+    assert graph.local.store.get(("facts", "s"), "sky").value == {"fact": "sky"}
+
+
 CALLS: list[tuple[Any, list[dict[str, Any]]]] = [
     (toys.Echo, [{"input": HI}]),
     (toys.Counter, [{"input": {"target": 2}}, {"input": {"target": 3}}]),
@@ -213,6 +221,7 @@ CALLS: list[tuple[Any, list[dict[str, Any]]]] = [
     (toys.Nested, [{"input": {}}]),
     (toys.Nested, [{"input": {"pause": True}}, {"resume": "ok"}]),
     (toys.Contextual, [{"input": {"text": "hey"}}]),
+    (toys.Memory, [{"input": {"space": "s", "fact": "sky"}}, {"input": {"space": "s", "fact": "sea"}}]),
     (toys.Routing, [{"input": {"go": "right"}}, {"command": {"goto": "left", "update": {"trail": ["patched"]}}}]),
 ]
 

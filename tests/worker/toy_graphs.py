@@ -1,4 +1,4 @@
-"""Ten small graphs with known final states, written with this SDK: no network, no clock in any output."""
+"""Eleven small graphs with known final states, written with this SDK: no network, no clock in any output."""
 
 from __future__ import annotations
 
@@ -259,6 +259,23 @@ class Contextual:
             },
             "reply": f"{style}: hello {name}, {state.get('text', '')}",
         }
+
+
+class MemoryState(TypedDict, total=False):
+    space: str
+    fact: str
+    known: list[str]
+
+
+@Graph(id="memory", state=MemoryState)
+class Memory:
+    @entrypoint
+    @node()
+    async def remember(self, state, ctx: Context):
+        space = ("facts", state["space"])
+        if fact := state.get("fact"):
+            await ctx.store.aput(space, fact, {"fact": fact})
+        return {"known": sorted(item.key for item in await ctx.store.asearch(space, limit=100))}
 
 
 class RoutingState(TypedDict, total=False):

@@ -35,6 +35,7 @@ if TYPE_CHECKING:
         LeaseLost,
         NodeError,
         StateError,
+        StoreError,
         ToolError,
     )
     from duragraph_worker.events import Event
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     )
     from duragraph_worker.results import RunResult
     from duragraph_worker.state import MessagesState, append, merge, messages
+    from duragraph_worker.store import Item, Store
     from duragraph_worker.tools import Tool, tool
     from duragraph_worker.worker import Worker
 
@@ -60,13 +62,14 @@ _WHERE = {
     "commands": "END START Command Send",
     "context": "Context SyncContext get_context",
     "errors": "DuraGraphError EmptyInputError GraphError GraphRecursionError InvalidUpdateError LeaseLost NodeError "
-    "StateError ToolError",
+    "StateError StoreError ToolError",
     "events": "Event",
     "graph": "Graph GraphInstance",
     "interrupts": "interrupt",
     "nodes": "edge entrypoint graph_node human_node llm_node node router_node tool_node",
     "results": "RunResult",
     "state": "MessagesState append merge messages",
+    "store": "Item Store",
     "tools": "Tool tool",
     "worker": "Worker",
 }
@@ -87,6 +90,7 @@ __all__ = [
     "GraphInstance",
     "GraphRecursionError",
     "InvalidUpdateError",
+    "Item",
     "LeaseLost",
     "MessagesState",
     "NodeError",
@@ -94,6 +98,8 @@ __all__ = [
     "RunResult",
     "Send",
     "StateError",
+    "Store",
+    "StoreError",
     "SyncContext",
     "Tool",
     "ToolError",

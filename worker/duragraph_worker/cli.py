@@ -15,8 +15,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from duragraph_worker.client import ApiError
-from duragraph_worker.graph import GraphInstance
-from duragraph_worker.loading import TargetError, load_graphs
+from duragraph_worker.hosted import HostedGraph
+from duragraph_worker.langgraph_json import read_config
+from duragraph_worker.loading import AnyGraph, TargetError, load_graphs
 from duragraph_worker.logs import set_up_logging
 from duragraph_worker.project import ProjectError, create_project
 from duragraph_worker.worker import Worker
@@ -40,7 +41,8 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
     run = commands.add_parser("run", help="claim and execute runs until SIGTERM or Ctrl-C")
-    run.add_argument("targets", nargs="+", metavar="TARGET", help=_TARGETS)
+    run.add_argument("targets", nargs="*", metavar="TARGET", help=_TARGETS)
+    run.add_argument("--config", metavar="FILE", help="a langgraph.json: its graphs are served too")
     run.add_argument("--url", default=os.environ.get("DURAGRAPH_URL") or "http://localhost:8081", help="%(default)s")
     run.add_argument("--name", help="the worker's id (default: host, process and a random part)")
     run.add_argument("--max-concurrent-runs", type=_positive, default=10, metavar="N", help="%(default)s")
@@ -64,6 +66,9 @@ def _run(options: argparse.Namespace) -> int:
     set_up_logging(as_json=options.json)
     try:
         graphs = [graph for target in options.targets for graph in load_graphs(target)]
+        graphs += _configured(options.config)
+        if not graphs:
+            raise SystemExit(_fail(f"name a graph to serve, {_TARGETS}; or --config langgraph.json", MISUSED))
         worker = Worker(
             options.url,
             graphs=_distinct(graphs),
@@ -100,12 +105,21 @@ def _new(options: argparse.Namespace) -> int:
     return 0
 
 
-def _distinct(graphs: Sequence[GraphInstance]) -> list[GraphInstance]:
-    found: dict[str, GraphInstance] = {}
+def _configured(config: str | None) -> list[AnyGraph]:
+    """The graphs of a langgraph.json."""
+    return (
+        []
+        if config is None
+        else [graph for graph_id, target in read_config(config) for graph in load_graphs(target, graph_id)]
+    )
+
+
+def _distinct(graphs: Sequence[AnyGraph]) -> list[AnyGraph]:
+    found: dict[str, AnyGraph] = {}
     for graph in graphs:
-        graph_id = graph.topology().graph_id
+        graph_id = graph.graph_id if isinstance(graph, HostedGraph) else graph.topology().graph_id
         earlier = found.setdefault(graph_id, graph)
-        if type(earlier) is not type(graph):
+        if earlier is not graph and (type(earlier) is not type(graph) or isinstance(graph, HostedGraph)):
             raise TargetError(f'two graphs have the id "{graph_id}"; a worker can serve only one of them')
     return list(found.values())
 

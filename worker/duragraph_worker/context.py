@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from duragraph_worker.errors import NodeError
 from duragraph_worker.interrupts import current
+from duragraph_worker.store import Store
 
 if TYPE_CHECKING:
     from duragraph_worker.running import TaskRun
@@ -70,6 +71,11 @@ class _Shared:
     def cancelled(self) -> bool:
         """Whether the run was stopped meanwhile: long loops in plain functions must look, nothing else stops them."""
         return self._run.cancelled
+
+    @property
+    def store(self) -> Store:
+        """What is remembered across threads: `await ctx.store.aput(...)`, or `ctx.store.put(...)` in a plain node."""
+        return Store(self._run)
 
     def emit(self, data: Any) -> None:
         """Send any JSON to the `custom` stream of the run, now. Raises StateError for what is no JSON."""

@@ -55,5 +55,13 @@ class MissingExtraError(DuraGraphError, ImportError):
     """An optional dependency is not installed; the message has the pip command."""
 
 
+class StoreError(DuraGraphError):
+    """The store refused an operation; nothing of its batch was done. `field` names the part at fault (or is None)."""
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
 class LeaseLost(DuraGraphError):
     """The run belongs to someone else now (cancelled, or claimed anew): nothing written by this attempt counts."""

@@ -34,6 +34,7 @@ from duragraph_worker.journal import (
 from duragraph_worker.plan import Task
 from duragraph_worker.run_state import RECURSION_LIMIT, RunState
 from duragraph_worker.running import Ledger
+from duragraph_worker.updating import apply_supersteps
 from duragraph_worker.walk import Head, Superstep, TaskFailed, Walk, error_of, questions_of
 
 if TYPE_CHECKING:
@@ -108,6 +109,9 @@ class Executor(Walk):
         head = starting.head_of(document, self.topology.schema) if document else None
         self._head = self._base = head
         self.shared.at = head.checkpoint_id if head else None
+        if "state_update" in self.kwargs:
+            await self._update_state(head)
+            return None
         if head is not None and self.claim.get("resumed") and self.shared.durable:
             self.shared.emit(self.streams.start(head.values, None))
             return head
@@ -119,6 +123,21 @@ class Executor(Walk):
         if head is None and not command:
             raise EmptyInputError("this thread has nothing to go on with, and the run has no input; give it one")
         return await self._go_on(head, command or {})
+
+    async def _update_state(self, head: Head | None) -> None:
+        """A change from outside instead of a run; what it cannot be is its output, and then nothing changes."""
+        write = Write()
+        try:
+            after, items = await apply_supersteps(self, head, self.kwargs["state_update"])
+        except Exception as problem:
+            output: dict[str, Any] = {"refused": {"error": type(problem).__name__, "message": str(problem)}}
+        else:
+            output = {"checkpoint_id": after.checkpoint_id if after else None}
+            if after is not None:
+                self._head = after
+                write = Write(checkpoints=items, checkpoint_id=after.checkpoint_id)
+        write["end"] = EndItem(status="success", output=output)
+        await self.shared.send(write, commit=True)
 
     async def _begin(self, head: Head | None, given: Any) -> Head | None:
         after, (mark, merged) = starting.begin(self, head, given)

@@ -40,7 +40,10 @@ class InterruptState(TypedDict, total=False):
 
 
 class CheckpointItem(TypedDict, total=False):
-    """A new checkpoint; `channels` holds what changed: `{"set": value}` or `{"append": [...]}`."""
+    """A new checkpoint; `channels` holds what changed: `{"set": value}` or `{"append": [...]}`.
+
+    `saved`, here and in `channels`, is what a hosted graph wrote itself, kept beside what is shown.
+    """
 
     checkpoint_id: str
     parent_checkpoint_id: str | None
@@ -51,6 +54,19 @@ class CheckpointItem(TypedDict, total=False):
     next: list[str]
     tasks: list[TaskItem]
     metadata: dict[str, Json]
+    saved: Json
+
+
+class WriteItem(TypedDict):
+    """What a task of a hosted graph wrote, kept until its superstep is complete: `idx` is its place, see the table."""
+
+    checkpoint_id: str
+    checkpoint_ns: str
+    task_id: str
+    task_path: str
+    idx: int
+    channel: str
+    saved: Json
 
 
 class StepItem(TypedDict, total=False):
@@ -109,6 +125,7 @@ class Write(TypedDict, total=False):
     steps: list[StepItem]
     interrupts: list[InterruptItem]
     answers: list[AnswerItem]
+    writes: list[WriteItem]
     end: EndItem
 
 
@@ -123,6 +140,7 @@ class ClaimCheckpoint(TypedDict, total=False):
     next: list[str]
     tasks: list[TaskItem]
     metadata: dict[str, Json]
+    saved: Json
 
 
 class JournalItem(TypedDict):
@@ -167,7 +185,7 @@ def run_config(claim: Claim) -> dict[str, Any]:
 class Journal(Protocol):
     """Stores the writes of one claimed run, in the order of the calls; several tasks of the run may call at once.
 
-    Both methods raise LeaseLost when the run belongs to someone else now: nothing of the refused write was stored, and
+    All methods raise LeaseLost when the run belongs to someone else now: nothing of the refused write was stored, and
     the executor stops. An `end` is in the last write, which is committed.
     """
 
@@ -176,6 +194,10 @@ class Journal(Protocol):
 
     async def commit(self, write: Write) -> None:
         """Queue a write and return when it, and so every earlier one, is stored."""
+
+    async def store(self, ops: list[dict[str, Json]]) -> list[Json]:
+        """Do operations of the key-value store in one commit of their own, at once. Raises StoreError."""
+        ...
 
 
 def join_writes(writes: Iterable[Write]) -> Write:

@@ -1,9 +1,14 @@
-"""Finds the graphs that a target on the command line names: "module:Graph", "file.py:Graph", "module" or "file.py"."""
+"""Finds the graphs that a target on the command line names: "module:Graph", "file.py:Graph", "module" or "file.py".
+
+Graphs of LangGraph are found too, and served under the name they have in the module; "id=file.py:graph" names another.
+"""
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
+import re
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -11,6 +16,11 @@ from typing import Any
 
 from duragraph_worker.errors import DuraGraphError, GraphError
 from duragraph_worker.graph import GraphInstance, instance_of
+from duragraph_worker.hosted import HostedGraph
+
+AnyGraph = GraphInstance | HostedGraph
+
+_TARGET = re.compile(r"(?:(?P<id>[^=:/\\]+)=)?(?P<place>[^:]+)(?::(?P<name>.*))?")
 
 
 class TargetError(DuraGraphError):
@@ -20,11 +30,19 @@ class TargetError(DuraGraphError):
     """
 
 
-def load_graphs(target: str) -> list[GraphInstance]:
-    """The graph a target names, or all graphs of its module, in the order of declaration. Raises `TargetError`."""
-    place, _, name = target.partition(":")
+def load_graphs(target: str, graph_id: str | None = None) -> list[AnyGraph]:
+    """The graph a target names, or all graphs of its module, in the order of declaration. Raises `TargetError`.
+
+    `graph_id`: the id that a graph of LangGraph is served by.
+    """
+    # LangGraph then notes the types of a graph's schemas: the only ones that are made again from what was saved.
+    os.environ.setdefault("LANGGRAPH_STRICT_MSGPACK", "true")
+    parts = _TARGET.fullmatch(target)
+    if parts is None:
+        raise TargetError(f'{target}: write "module:Graph", "file.py:Graph" or "file.py"')
+    place, name, graph_id = parts["place"], parts["name"], graph_id or parts["id"]
     module = _load_file(place, target) if place.endswith(".py") else _load_module(place, target)
-    return [_named(module, name, target)] if name else _all(module, target)
+    return [_named(module, name, target, graph_id)] if name else _all(module, target)
 
 
 def _load_module(place: str, target: str) -> ModuleType:
@@ -68,12 +86,14 @@ def _put_on_path(folder: Path) -> None:
         sys.path.insert(0, str(folder))
 
 
-def _named(module: ModuleType, name: str, target: str) -> GraphInstance:
+def _named(module: ModuleType, name: str, target: str, graph_id: str | None = None) -> AnyGraph:
     found: Any = module
     for part in name.split("."):
         found = getattr(found, part, None)
     if found is None:
         raise TargetError(f'{target}: {module.__name__} has no "{name}"; its graphs: {_names(module)}')
+    if not _is_ours(found) and (hosted := _hosted(found, graph_id or name.rpartition(".")[2])) is not None:
+        return hosted
     try:
         return instance_of(found)
     except GraphError:
@@ -87,7 +107,28 @@ def _named(module: ModuleType, name: str, target: str) -> GraphInstance:
         ) from problem
 
 
-def _all(module: ModuleType, target: str) -> list[GraphInstance]:
+def _is_ours(value: Any) -> bool:
+    return isinstance(value, GraphInstance) or (isinstance(value, type) and issubclass(value, GraphInstance))
+
+
+def _hosted(value: Any, graph_id: str) -> HostedGraph | None:
+    """A graph of LangGraph, or a function that may make one; None for anything else, or where LangGraph is not here."""
+    makes = callable(value) and not isinstance(value, type)
+    if "langgraph" not in sys.modules and not makes:
+        return None
+    try:
+        hosting = importlib.import_module("duragraph_worker.hosting.graphs")
+    except ModuleNotFoundError as problem:
+        if problem.name is None or problem.name.partition(".")[0] not in ("langgraph", "langchain_core"):
+            raise
+        return None
+    if not makes and not hosting.is_graph(value):
+        return None
+    made: HostedGraph = hosting.LangGraphGraph(graph_id, value)
+    return made
+
+
+def _all(module: ModuleType, target: str) -> list[AnyGraph]:
     graphs = _graphs(module)
     if not graphs:
         raise TargetError(f"{target}: there is no graph in it; decorate a class with @Graph(id=...)")
@@ -99,8 +140,15 @@ def _graphs(module: ModuleType) -> list[str]:
     return [
         name
         for name, value in vars(module).items()
-        if not name.startswith("_") and (_is_own_class(value, module) or isinstance(value, GraphInstance))
+        if not name.startswith("_")
+        and (_is_own_class(value, module) or isinstance(value, GraphInstance) or _is_compiled(value))
     ]
+
+
+def _is_compiled(value: Any) -> bool:
+    """Whether it is a compiled graph of LangGraph; nothing is imported to know it."""
+    pregel = sys.modules.get("langgraph.pregel")
+    return pregel is not None and isinstance(value, pregel.Pregel)
 
 
 def _is_own_class(value: Any, module: ModuleType) -> bool:

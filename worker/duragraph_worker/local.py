@@ -20,8 +20,10 @@ from duragraph_worker.journal import (
     StepItem,
     Write,
 )
+from duragraph_worker.local_store import LocalStore
 from duragraph_worker.results import EventStream, RunResult
 from duragraph_worker.state import to_json
+from duragraph_worker.store import Store
 
 if TYPE_CHECKING:
     from duragraph_worker.graph import GraphInstance
@@ -85,6 +87,7 @@ class LocalRun:
     run_id: str
     thread: LocalThread
     kwargs: dict[str, Any]
+    items: LocalStore = field(default_factory=LocalStore)
     checkpoint_id: str | None = None
     attempt: int = 0
     events: list[EventItem] = field(default_factory=list)
@@ -123,8 +126,7 @@ class LocalJournal:
     async def commit(self, write: Write) -> None:
         """Store the write."""
         run, thread = self.local_run, self.local_run.thread
-        if run.attempt != self._token or run.end is not None:
-            raise LeaseLost(f"run {run.run_id} was claimed anew or has ended")
+        self._check()
         write = cast(Write, to_json(write))
         for checkpoint in write.get("checkpoints", ()):
             thread.store(checkpoint)
@@ -148,6 +150,16 @@ class LocalJournal:
         """Store the write."""
         await self.commit(write)
 
+    async def store(self, ops: list[dict[str, Any]]) -> list[Any]:
+        """Ask the store that the runs of this graph share."""
+        self._check()
+        return await self.local_run.items.store_ops(ops)
+
+    def _check(self) -> None:
+        run = self.local_run
+        if run.attempt != self._token or run.end is not None:
+            raise LeaseLost(f"run {run.run_id} was claimed anew or has ended")
+
 
 class LocalRunner:
     """Threads in memory, and the runs on them."""
@@ -155,6 +167,12 @@ class LocalRunner:
     def __init__(self, graph: GraphInstance) -> None:
         self.graph = graph
         self.threads: dict[str, LocalThread] = {}
+        self.items = LocalStore()
+
+    @property
+    def store(self) -> Store:
+        """What the runs of this graph remember, to look at or to prepare: `graph.local.store.put(...)`."""
+        return Store(self.items)
 
     def thread(self, thread_id: str | None = None) -> LocalThread:
         """A thread by its id, made when it is new."""
@@ -192,7 +210,7 @@ class LocalRunner:
             "stream_mode": list(modes_of(stream_mode)) if stream_mode else [],
             "subgraphs": subgraphs,
         }
-        return LocalRun(run_id, thread, to_json(call))
+        return LocalRun(run_id, thread, to_json(call), self.items)
 
     async def run(self, input: Any = None, **options: Any) -> RunResult:
         """Run to the end, a question or a breakpoint."""

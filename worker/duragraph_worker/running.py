@@ -157,6 +157,13 @@ class TaskRun:
             self.seconds = time.perf_counter() - started
             current.reset(token)
 
+    async def as_if_done(self, update: dict[str, Any]) -> Result:
+        """The result that the task would have had with this update; only what chooses the way is called."""
+        if self.node.kind != "router":
+            return await self._follow(Result(update))
+        routed = self._routed(await self.call_method())
+        return Result(update, routed.goto)
+
     async def _by_kind(self) -> Result:
         kind = self.node.kind
         if kind == "subgraph":
@@ -294,6 +301,16 @@ class TaskRun:
             self.walk.shared.emit(events)
         else:
             self._loop.call_soon_threadsafe(self.walk.shared.emit, events)
+
+    async def store_ops(self, ops: list[dict[str, Any]]) -> list[Any]:
+        """Ask the store, while the run is held."""
+        return await self.walk.shared.journal.store(ops)
+
+    def store_ops_in_thread(self, ops: list[dict[str, Any]]) -> list[Any]:
+        """The same from a node's own thread."""
+        if in_loop(self._loop):
+            raise NodeError(f"node '{self.task.name}': await ctx.store.aget(...), aput(...) and so on in an async node")
+        return asyncio.run_coroutine_threadsafe(self.store_ops(ops), self._loop).result()
 
     def next_key(self, name: str) -> str:
         """The journal key of the next call of that name."""

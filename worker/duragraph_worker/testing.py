@@ -104,6 +104,12 @@ class CrashingJournal(LocalJournal):
             self.dead = True
             raise Crash
 
+    async def store(self, ops: list[dict[str, Any]]) -> list[Any]:
+        """Ask the store, unless dead; what was put before a crash stays."""
+        if self.dead:
+            raise Crash
+        return await super().store(ops)
+
 
 @dataclass
 class Scenario:

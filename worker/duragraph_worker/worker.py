@@ -22,6 +22,7 @@ from duragraph_worker.errors import DuraGraphError, LeaseLost
 from duragraph_worker.executor import Executor
 from duragraph_worker.graph import GraphInstance, instance_of
 from duragraph_worker.heartbeat import Heartbeat
+from duragraph_worker.hosted import HostedGraph
 from duragraph_worker.journal import Claim
 from duragraph_worker.worker_client import Claimed, WorkerClient
 from duragraph_worker.writer import RunJournal, Writer
@@ -69,7 +70,7 @@ class Worker:
         self.lease_seconds = lease_seconds
         self.shutdown_timeout = shutdown_timeout
         self.build_id = build_id
-        self.graphs: dict[str, GraphInstance] = {}
+        self.graphs: dict[str, GraphInstance | HostedGraph] = {}
         for graph in graphs:
             self.register(graph)
         self._running: dict[int, _Run] = {}
@@ -86,7 +87,11 @@ class Worker:
         return len(self._running)
 
     def register(self, graph: Any) -> Self:
-        """Serve `graph`: a class declared with `@Graph`, or an instance of one. Raises `GraphError` for others."""
+        """Serve `graph`: a class declared with `@Graph`, an instance of one, or a hosted graph. Raises `GraphError` for
+        others."""
+        if isinstance(graph, HostedGraph):
+            self.graphs[graph.graph_id] = graph
+            return self
         instance = instance_of(graph)
         self.graphs[instance.topology().graph_id] = instance
         return self
@@ -113,6 +118,9 @@ class Worker:
         if not self.graphs:
             raise DuraGraphError("this worker has no graph; call register(graph) first")
         self._loop = asyncio.get_running_loop()
+        for graph in self.graphs.values():
+            if isinstance(graph, HostedGraph):
+                await graph.prepare()
         client = WorkerClient(self.url, self._registration())
         try:
             if await self._unless_stopped(client.register()):
@@ -332,7 +340,10 @@ class _Run:
         graph = self._worker.graphs.get(self.claim["graph_id"])
         if graph is None:
             raise DuraGraphError(f'this worker has no graph "{self.claim["graph_id"]}"; start one that has it')
-        outcome = await Executor(graph, self.claim, self.journal).run()
+        if isinstance(graph, HostedGraph):
+            outcome = await graph.execute(self.claim, self.journal)
+        else:
+            outcome = await Executor(graph, self.claim, self.journal).run()
         error = f"{outcome.error['error']}: {outcome.error['message']}" if outcome.error else None
         self._log_end("run ended", status=outcome.status, error=error)
 

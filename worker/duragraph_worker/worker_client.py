@@ -22,6 +22,7 @@ Json = dict[str, Any]
 
 # Below the 5 s after which common servers close an idle connection, so that few requests meet a closing one.
 _LIMITS = httpx.Limits(max_connections=20, keepalive_expiry=4.0)
+_JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 _TIMEOUT = httpx.Timeout(30.0, connect=5.0)
 
 
@@ -79,6 +80,24 @@ class WorkerClient:
         body = b'{"writes":[' + b",".join(writes) + b"]}"
         answer = await self._call("POST", f"{self._path}/writes", body, httpx.Timeout(60.0, connect=5.0), faults=5)
         return {result["token"]: result for result in answer.get("results") or () if "token" in result}
+
+    async def read_checkpoints(self, run_id: str, token: int, reads: Sequence[Json]) -> list[list[Json]]:
+        """What a hosted graph saved on the run's thread, for each read newest first. Raises as `store`."""
+        answer = await self._leased("checkpoints", {"run_id": run_id, "token": token, "reads": reads})
+        return list(answer.get("results") or ())
+
+    async def store(self, run_id: str, token: int, ops: Sequence[Json]) -> list[Any]:
+        """Do operations of the key-value store for a held run, all or nothing; their results, in order.
+
+        Raises `ApiError` for a refusal, with code `lease_lost` where the run is held no longer; so does an answer of
+        500 when it comes again and again. A call whose answer was lost is done again.
+        """
+        answer = await self._leased("store", {"run_id": run_id, "token": token, "ops": ops})
+        return list(answer.get("results") or ())
+
+    async def _leased(self, what: str, body: Json) -> Json:
+        content = _JSON.encode(body).encode()
+        return await self._call("POST", f"{self._path}/{what}", content, httpx.Timeout(60.0, connect=5.0), faults=5)
 
     async def drain(self) -> None:
         """From now on claims give nothing."""

@@ -13,11 +13,11 @@ import asyncio
 import contextlib
 import json
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from duragraph_worker.client import ApiError
-from duragraph_worker.errors import DuraGraphError, LeaseLost, StateError
+from duragraph_worker.errors import DuraGraphError, LeaseLost, StateError, StoreError
 from duragraph_worker.journal import Write
 
 SLICE_SECONDS = 0.025
@@ -33,7 +33,7 @@ RUN_QUEUE_BYTES = 4 * 2**20
 ALL_QUEUE_BYTES = 64 * 2**20
 """Over either, a run that writes waits: a control plane that is away must not fill the worker's memory."""
 
-LISTS = ("events", "checkpoints", "steps", "interrupts", "answers")
+LISTS = ("events", "checkpoints", "steps", "interrupts", "answers", "writes")
 
 Json = dict[str, Any]
 
@@ -49,6 +49,14 @@ class Transport(Protocol):
 
     async def write(self, writes: Sequence[bytes]) -> dict[int, Json]:
         """Send Writes, at most one a run, until they are answered; the results by token. Raises ApiError if refused."""
+        ...
+
+    async def store(self, run_id: str, token: int, ops: Sequence[Json]) -> list[Any]:
+        """Do operations of the key-value store for a held run. Raises ApiError if refused."""
+        ...
+
+    async def read_checkpoints(self, run_id: str, token: int, reads: Sequence[Json]) -> list[list[Json]]:
+        """What a hosted graph saved on the run's thread. Raises ApiError if refused."""
         ...
 
 
@@ -132,6 +140,32 @@ class RunJournal:
         queued.awaited = True
         # Shielded: a cancelled run must not take the acknowledgement away from the Writes merged with this one.
         await asyncio.shield(queued.acknowledged)
+
+    async def store(self, ops: Sequence[Json]) -> list[Any]:
+        """Do operations of the key-value store; they pass by what is queued. Raises `LeaseLost`, `StoreError`."""
+        try:
+            return await self._leased(self._writer.transport.store(self.run_id, self.token, ops))
+        except ApiError as refusal:
+            raise StoreError(str(refusal), field=refusal.field) from refusal
+
+    async def read_checkpoints(self, reads: Sequence[Json]) -> list[list[Json]]:
+        """What a hosted graph saved on the run's thread; what is queued is not among it. Raises `LeaseLost`."""
+        return await self._leased(self._writer.transport.read_checkpoints(self.run_id, self.token, reads))
+
+    async def _leased(self, asking: Coroutine[Any, Any, list[Any]]) -> list[Any]:
+        """What only the holder of the lease is told."""
+        try:
+            self._check()
+        except BaseException:
+            asking.close()
+            raise
+        try:
+            return await asking
+        except ApiError as refusal:
+            if refusal.code == "lease_lost":
+                self.lose()
+                raise LeaseLost(f"the lease of run {self.run_id} is lost") from None
+            raise
 
     @property
     def ending(self) -> bool:
@@ -244,7 +278,7 @@ class Writer:
 
     def __init__(self, transport: Transport, *, lanes: int = 2) -> None:
         self.queued_bytes = 0
-        self._transport = transport
+        self.transport = transport
         self._lanes = lanes
         self._ready: dict[RunJournal, None] = {}
         self._wake = asyncio.Event()
@@ -321,7 +355,7 @@ class Writer:
 
     async def _deliver(self, batch: list[tuple[RunJournal, bytes]]) -> None:
         try:
-            results = await self._transport.write([body for _, body in batch])
+            results = await self.transport.write([body for _, body in batch])
         except ApiError as refusal:
             if len(batch) > 1:
                 # One of them spoils the request; each gets its own answer.

@@ -35,6 +35,7 @@ def synchronous(url: str) -> dict:
             thread["thread_id"], client.create_assistant("No worker", graph_id="published_asking")["assistant_id"]
         )
         found["cancelled"] = client.cancel_run(thread["thread_id"], held["run_id"]) is not None
+        found["store"] = store(client)
         found["deleted"] = [
             client.delete_thread(thread["thread_id"]),
             client.delete_assistant(assistant["assistant_id"]),
@@ -42,12 +43,31 @@ def synchronous(url: str) -> dict:
         return found
 
 
+def store(client: DuraGraphClient) -> dict:
+    space = ["published", "notes"]
+    client.put_store_item(space, "short", {"n": 1}, ttl_seconds=3600)
+    client.put_store_item(space, "k", {"n": 2})
+    found = {
+        "value": client.get_store_item(space, "k")["value"],
+        "missing": client.get_store_item(space, "nothing"),
+        "searched": [item["key"] for item in client.search_store(["published"], filter={"n": 2})["items"]],
+        "namespaces": client.list_namespaces(prefix=["published"])["namespaces"],
+    }
+    for key in ("k", "short"):
+        client.delete_store_item(space, key)
+    found["left"] = client.search_store(space)["items"]
+    return found
+
+
 async def asynchronous(url: str) -> dict:
     async with AsyncDuraGraphClient(url) as client:
         assistant = await client.create_assistant("Async", graph_id="published_linear")
         thread = await client.create_thread()
         run = await client.create_run(thread["thread_id"], assistant["assistant_id"], input={"x": 5})
+        await client.put_store_item(["async"], "k", {"n": 1})
         return {
+            "stored": (await client.get_store_item(["async"], "k"))["value"],
+            "found": len((await client.search_store(["async"]))["items"]),
             "run": run["status"],
             "got": (await client.get_run(run["run_id"], thread_id=thread["thread_id"]))["run_id"] == run["run_id"],
         }

@@ -1,0 +1,15 @@
+create or replace function duragraph.delete_item(p_tenant integer, p_op jsonb)
+returns json
+language plpgsql
+set enable_seqscan = off
+set jit = off
+as $$
+declare
+  v_namespace text[] := duragraph.namespace_of(p_op, 'namespace', true);
+begin
+  delete from duragraph.store_items i
+  where i.tenant_id = p_tenant and i.namespace = v_namespace and i.key = duragraph.item_key(p_op, v_namespace);
+  return null;
+end
+$$;
+comment on function duragraph.delete_item(integer, jsonb) is 'Deletes an item, if it is there: {namespace, key}.';

@@ -1,0 +1,111 @@
+"""Graphs of LangGraph beyond the toy ones: functional, sync, with types of their own, made by factories."""
+
+from __future__ import annotations
+
+import operator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated, Any
+
+from langchain_core.runnables import RunnableConfig
+from langgraph.func import entrypoint, task
+from langgraph.graph import END, START, StateGraph
+from langgraph.types import interrupt
+from pydantic import BaseModel
+from typing_extensions import TypedDict
+
+CALLS: list[str] = []
+"""What ran, in order: tests clear it."""
+
+
+@task
+async def double(n: int) -> int:
+    CALLS.append(f"double {n}")
+    return n * 2
+
+
+@entrypoint()
+async def flow(given: dict[str, Any]) -> dict[str, Any]:
+    first = await double(given["n"])
+    answer = interrupt({"question": f"add to {first}?"}) if given.get("ask") else 0
+    return {"result": await double(first) + answer}
+
+
+class Numbers(TypedDict, total=False):
+    n: int
+    seen: Annotated[list[int], operator.add]
+
+
+def _plain(state: Numbers) -> Numbers:
+    CALLS.append("plain")
+    return {"n": state["n"] + 1, "seen": [state["n"]]}
+
+
+plain = StateGraph(Numbers).add_node("plain", _plain).add_edge(START, "plain").add_edge("plain", END)
+
+
+@dataclass
+class Point:
+    x: int
+    tags: list[str]
+
+
+class Order(BaseModel):
+    item: str
+    points: list[Point] = []
+
+
+async def _extend(order: Order) -> dict[str, Any]:
+    assert isinstance(order, Order)
+    assert all(isinstance(point, Point) for point in order.points)
+    return {"points": [*order.points, Point(len(order.points), ["a"])]}
+
+
+def _enough(order: Order) -> str:
+    return "extend" if len(order.points) < 3 else END
+
+
+typed = (
+    StateGraph(Order).add_node("extend", _extend).add_edge(START, "extend").add_conditional_edges("extend", _enough)
+).compile()
+
+
+def by_config(config: RunnableConfig) -> Any:
+    """A factory that is given the run's config."""
+    name = (config.get("configurable") or {}).get("mode", "none")
+
+    async def say(state: Numbers) -> Numbers:
+        return {"seen": [len(name)]}
+
+    return StateGraph(Numbers).add_node("say", say).add_edge(START, "say").compile()
+
+
+@asynccontextmanager
+async def in_context(config: RunnableConfig) -> Any:
+    """A factory that opens something and closes it behind the run."""
+    CALLS.append("opened")
+    yield plain.compile()
+    CALLS.append("closed")
+
+
+class Both(TypedDict, total=False):
+    total: Annotated[int, operator.add]
+
+
+def _fan(name: str) -> Any:
+    async def run(state: Both) -> Both:
+        CALLS.append(name)
+        return {"total": 1}
+
+    return run
+
+
+parallel = (
+    StateGraph(Both)
+    .add_node("left", _fan("left"))
+    .add_node("right", _fan("right"))
+    .add_node("join", _fan("join"))
+    .add_edge(START, "left")
+    .add_edge(START, "right")
+    .add_edge(["left", "right"], "join")
+).compile()
