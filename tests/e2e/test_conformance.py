@@ -25,12 +25,12 @@ from tests.waiting import wait_for
 ROOT = Path(__file__).parents[2]
 SUITE = ROOT / "tests" / "conformance"
 
-# Who serves the graphs of tests/conformance/graphs/GRAPHS.md: `make conformance HOSTED=...` chooses.
+# Who serves the graphs of tests/conformance/graphs/GRAPHS.md; `make conformance HOSTED=native,langgraph` chooses.
 WORKERS = {
     "native": ["run", str(ROOT / "tests" / "worker" / "toy_graphs.py")],
     "langgraph": ["run", "--config", str(SUITE / "graphs" / "langgraph.json")],
 }
-HOSTED = os.environ.get("HOSTED") or "native"
+HOSTED = (os.environ.get("HOSTED") or "native").split(",")
 # Not wanted in any round: it needs a second server, with rules of its own.
 LEFT_OUT = {"set LG_AUTH_URL"}
 # Once is enough to wait up to a minute for a cron.
@@ -69,8 +69,8 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-@pytest.fixture(scope="session")
-def served(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+@pytest.fixture(scope="session", params=HOSTED)
+def served(request: pytest.FixtureRequest, server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of `duragraph serve`, with a database and a worker of its own."""
     folder, port = tmp_path_factory.mktemp("conformance"), free_port()
     url = f"http://127.0.0.1:{port}"
@@ -86,7 +86,7 @@ def served(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
                 ),
                 (
                     "worker.log",
-                    ["duragraph_worker.cli", *WORKERS[HOSTED], "--url", url, "--max-concurrent-runs", "20"],
+                    ["duragraph_worker.cli", *WORKERS[request.param], "--url", url, "--max-concurrent-runs", "20"],
                     {"PYTHONPATH": str(ROOT)},
                 ),
             )
