@@ -206,7 +206,7 @@ def _crons() -> Iterator[tuple[str, Operation]]:
     tag, one = "Crons", "/runs/crons/{cron_id}"
     created: dict[str, Any] = {"tag": tag, "answer": shapes.Cron, "errors": (400, 404, 422)}
     yield "POST /runs/crons", Operation(**created, body=shapes.CronCreate)
-    yield "POST /threads/{thread_id}/runs/crons", Operation(**created, body=shapes.ThreadCronCreate)
+    yield "POST /threads/{thread_id}/runs/crons", Operation(**created, body=shapes.CronCreate)
     yield "POST /runs/crons/search", Operation(tag, _selected(shapes.Cron), shapes.CronSearch)
     yield "POST /runs/crons/count", Operation(tag, _INTEGER, shapes.CronCount)
     yield f"GET {one}", Operation(tag, shapes.Cron, errors=(404, 422))

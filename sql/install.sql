@@ -56,7 +56,7 @@ select not exists (select from duragraph.migrations where version = 5) as pendin
 \if :pending
 \ir migrations/0005_webhooks.sql
 insert into duragraph.migrations (version, name, checksum)
-values (5, 'webhooks', 'c6fa7dcbeaa3ffca7e72a798ea1984df184e21303357e61af24fc4c60614e4c0');
+values (5, 'webhooks', 'aa5dd92c44ffae8c4f1b6f39066c7d5b19a6bbf22b24ee70237c8ef3ba3a92a6');
 \endif
 
 select not exists (select from duragraph.migrations where version = 6) as pending \gset
