@@ -175,7 +175,14 @@ def _threads() -> Iterator[tuple[str, Operation]]:
     )
     yield (
         f"POST {one}/stream/events",
-        Operation(tag, _TEXT, models.EventStreamRequest, media="text/event-stream", errors=(400, 413)),
+        Operation(
+            tag,
+            _TEXT,
+            models.EventStreamRequest,
+            media="text/event-stream",
+            errors=(400, 413),
+            headers=("Last-Event-ID",),
+        ),
     )
     at = {"subgraphs": _BOOLEAN, "checkpoint_ns": _TEXT, "select": _list(_TEXT)}
     state = _part(shapes.ThreadState)

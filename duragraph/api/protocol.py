@@ -221,14 +221,15 @@ class Events:
         self._deps = deps
 
     async def on_post(self, req: Request, resp: Response, thread_id: str) -> None:
-        """The events of a thread, there already or not, after `since`; stays open over its runs."""
+        """The events of a thread, there already or not, after `since` or Last-Event-ID; stays open over its runs."""
         thread, raw = _thread(thread_id), await read_body(req)
         try:
             asked = parse_json(raw, EventStreamRequest)
         except Invalid as problem:
             raise Malformed(problem.message, code=problem.code, field=problem.field, hint=problem.hint) from None
         wanted = filter_of(asked)
-        answer_events(resp, self._pieces(req, thread, wanted, asked.since or 0))
+        since = asked.since if asked.since is not None else _last_seen(req)
+        answer_events(resp, self._pieces(req, thread, wanted, since))
 
     async def _pieces(self, req: Request, thread: UUID, wanted: Filter, since: int) -> AsyncGenerator[bytes, None]:
         follower = follow(self._deps, thread)
@@ -487,6 +488,14 @@ def _thread(thread_id: str) -> UUID:
 
 def _sse(seq: int, event: Event) -> bytes:
     return b"event: %b\r\ndata: %b\r\nid: %d\r\n\r\n" % (event.method.encode(), event.render(seq, _now()), seq)
+
+
+def _last_seen(req: Request) -> int:
+    """The Last-Event-ID that a client of server-sent events sends by itself when it comes back."""
+    text = (req.get_header("Last-Event-ID") or "0").strip()
+    if not text.isascii() or not text.isdigit() or len(text) > 18:
+        raise Malformed("Last-Event-ID: not an event's number", code="invalid_cursor", field="Last-Event-ID")
+    return int(text)
 
 
 def _now() -> int:

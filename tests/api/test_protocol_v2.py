@@ -12,7 +12,7 @@ from uuid import uuid4
 import pytest
 from langgraph_sdk import get_client
 from websockets.asyncio.client import ClientConnection, connect
-from websockets.exceptions import ConnectionClosedError
+from websockets.exceptions import ConnectionClosedError, InvalidStatus
 
 from duragraph_worker import Worker
 from tests.api.conftest import Live, Serving
@@ -130,6 +130,19 @@ async def test_the_stream_stays_open_over_runs_and_replays_them_alike(api: Api) 
             async with events(api, thread, **body, since=seen.data["seq"]) as rest:
                 left = live[n + 1 :]
                 assert same(await until(rest, "completed", runs=words(left).count("completed"))) == same(left)
+
+
+async def test_a_client_that_comes_back_by_itself_gets_what_it_has_not_seen(api: Api) -> None:
+    thread = await api.thread()
+    async with api.working(echo):
+        async with events(api, thread) as stream:
+            await start(api, thread)
+            live = await until(stream, "completed")
+        place = f"/threads/{thread}/stream/events"
+        async with api.stream("POST", place, LIFECYCLE, headers={"Last-Event-ID": live[0].id}) as stream:
+            assert same(await until(stream, "completed")) == same(live[1:])
+        refused = await api.refused("POST", place, LIFECYCLE, 400, headers={"Last-Event-ID": "x"})
+        assert refused == ("invalid_cursor", "Last-Event-ID")
 
 
 async def test_numbers_and_ids_survive_a_restart_and_the_deletion_of_earlier_runs(
@@ -367,6 +380,13 @@ async def test_subscriptions_are_bounded(api: Api, live: Live) -> None:
         for _ in range(100):
             assert (await say(socket, "subscription.subscribe", **LIFECYCLE))["type"] == "success"
         assert (await say(socket, "subscription.subscribe", **LIFECYCLE))["error"] == "invalid_argument"
+
+
+@pytest.mark.parametrize("path", ["/nope", "/ok"])
+async def test_a_socket_to_nowhere_is_refused(live: Live, path: str) -> None:
+    with pytest.raises(InvalidStatus) as refused:
+        await connect(f"ws{live.url.removeprefix('http')}{path}")
+    assert refused.value.response.status_code == 403
 
 
 async def test_a_socket_to_no_thread_is_closed_with_the_reason(live: Live) -> None:

@@ -173,8 +173,17 @@ class Engine:
 
     def read(self, rows: int) -> int:
         cursors = [{"run_id": claim["run_id"], "after": 0} for claim in self.claims[:rows]]
-        query = "explain (analyze, buffers, format json) select * from duragraph.read_events(%s)"
-        [(plan,)] = self.cursor.execute(query, (json.dumps(cursors),)).fetchall()
+        return self.explained("select * from duragraph.read_events(%s)", json.dumps(cursors))
+
+    def stamps(self, rows: int) -> int:
+        return self.explained("select * from duragraph.thread_stamps(1, %s::uuid[])", self.threads[-rows:])
+
+    def entries(self, rows: int) -> int:
+        each = "select e.* from unnest(%s::uuid[]) t, lateral duragraph.thread_entries(1, t) e"
+        return self.explained(each, self.threads[-rows:])
+
+    def explained(self, query: str, *parameters: object) -> int:
+        [(plan,)] = self.cursor.execute(f"explain (analyze, buffers, format json) {query}", parameters).fetchall()
         found: int = plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"]
         return found
 
@@ -191,6 +200,8 @@ class Engine:
             ("first commit", self.commit),
             ("commit", self.commit),
             ("read", self.read),
+            ("stamps", self.stamps),
+            ("entries", self.entries),
             ("heartbeat", self.heartbeat),
             ("release", self.release),
             ("retry", self.retry),
@@ -217,6 +228,8 @@ BOUNDS = {
     "first commit": 60,
     "commit": 70,
     "read": 30,
+    "stamps": 15,
+    "entries": 30,
     "heartbeat": 10,
     "release": 1,
     "retry": 60,
