@@ -34,6 +34,7 @@ from duragraph_worker.journal import (
 
 _INTERRUPT, _RESUME, _RETURN = "__interrupt__", "__resume__", "__return__"
 _CONTROL = frozenset({_INTERRUPT, _RESUME, "__error__", "__error_source_node__", "__scheduled__"})
+_START = "__start__"
 _ANSWER_ID = re.compile(r"[0-9a-f]{32}").fullmatch
 _NOBODY = "00000000-0000-0000-0000-000000000000"
 """The task in whose name LangGraph writes what comes from outside."""
@@ -93,11 +94,8 @@ class HostedRun:
         for channel, value in writes:
             if channel == _INTERRUPT:
                 write["interrupts"] = [self._question(key, task_id, one) for one in _each(value)]
-        if (
-            any(channel not in _CONTROL for channel, _ in writes)
-            and task_id in self._names
-            and task_id not in self._done
-        ):
+        finished = any(channel not in _CONTROL for channel, _ in writes)
+        if finished and self._names.get(task_id, _START) != _START and task_id not in self._done:
             self._done.add(task_id)
             self._nodes.append(self._names[task_id])
             write["steps"] = [self._step(key, task_id, writes)]
