@@ -40,7 +40,7 @@ endif
 test-pg15: setup
 	DATABASE_URL= DURAGRAPH_TEST_PG=$(PG15_BIN) $(BIN)/python -m pytest $(PYTEST_ARGS) tests/sql
 
-conformance: setup ## the black-box suite of the LangGraph API and its JavaScript client alone (HOSTED=native,langgraph: whose graphs)
+conformance: setup ## the black-box suite of the LangGraph API and its JavaScript client alone (HOSTED=native or langgraph graphs)
 	HOSTED=$(HOSTED) $(BIN)/python -m pytest tests/e2e/test_conformance.py
 
 check: setup ## format, lint, types, imports
