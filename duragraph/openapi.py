@@ -63,8 +63,10 @@ class Operation:
     headers: tuple[str, ...] = ()
     also: tuple[int, ...] = ()
     """Further statuses without an error in them."""
-    json_too: bool = False
-    """The answer may also be an object."""
+    or_as: dict[str, Json] | None = None
+    """Further media types of the answer."""
+    told_as: type[BaseModel] = shapes.Error
+    """The form of `errors`."""
     lenient_path: bool = False
     """A graph's name is taken for an assistant's id."""
 
@@ -250,10 +252,12 @@ def _workers() -> Iterator[tuple[str, Operation]]:
 
 def _agents() -> Iterator[tuple[str, Operation]]:
     """What other agents speak: JSON-RPC, whose errors are 200 unless the message itself cannot be read."""
-    yield "POST /mcp", Operation("MCP", _OBJECT, shapes.RpcCall, errors=(400,), also=(202, 307))
+    call: dict[str, Any] = {"answer": shapes.RpcAnswer, "body": shapes.RpcCall}
+    yield "POST /mcp", Operation("MCP", **call, errors=(400,), told_as=shapes.RpcAnswer, also=(202, 307))
     yield "GET /mcp", Operation("MCP", None, status=405, errors=())
     yield "DELETE /mcp", Operation("MCP", None, status=404, errors=())
-    yield "POST /a2a/{assistant_id}", Operation("A2A", _OBJECT, shapes.RpcCall, errors=(), lenient_path=True)
+    stream: dict[str, Json] = {"text/event-stream": _TEXT}
+    yield "POST /a2a/{assistant_id}", Operation("A2A", **call, errors=(), or_as=stream, lenient_path=True)
     card = {"assistant_id": _TEXT}
     yield "GET /.well-known/agent-card.json", Operation("A2A", _OBJECT, errors=(400, 404), query=card)
 
@@ -266,7 +270,7 @@ def _system() -> Iterator[tuple[str, Operation]]:
     yield "GET /ok", ok
     yield "GET /info", Operation(tag, _OBJECT, errors=())
     yield "GET /health", Operation(tag, shapes.Health, errors=())
-    yield "GET /metrics", Operation(tag, _TEXT, media="text/plain", json_too=True, query=form)
+    yield "GET /metrics", Operation(tag, _TEXT, media="text/plain", or_as={"application/json": _OBJECT}, query=form)
     yield "GET /openapi.json", Operation(tag, _OBJECT, errors=())
     yield "GET /docs", Operation(tag, _TEXT, media="text/html", errors=())
 
@@ -361,12 +365,13 @@ def _other_parameters(operation: Operation) -> Iterator[Json]:
 def _responses(operation: Operation) -> Json:
     responses: Json = {str(operation.status): _answer(operation)}
     for status in operation.also:
-        responses[str(status)] = {"description": "Done."} if status == 204 else _answer(operation, _ANY)
+        responses[str(status)] = _answer(operation, _ANY) if status == 200 else {"description": "Done."}
     limits = (413, 422) if operation.body is not None else ()
     for status in sorted({*operation.errors, *limits, 500, 503}):
+        told_as = operation.told_as if status in operation.errors else shapes.Error
         responses[str(status)] = {
             "description": _REASONS[status],
-            "content": {"application/json": {"schema": _schema(shapes.Error)}},
+            "content": {"application/json": {"schema": _schema(told_as)}},
         }
     if operation.answer in (shapes.Ok, shapes.Health):
         responses["503"] = {
@@ -380,10 +385,8 @@ def _answer(operation: Operation, schema: Schema | None = None) -> Json:
     schema = operation.answer if schema is None else schema
     if schema is None:
         return {"description": "Done."}
-    content = {operation.media: {"schema": _schema(schema)}}
-    if operation.json_too:
-        content["application/json"] = {"schema": _OBJECT}
-    return {"description": "Done.", "content": content}
+    forms = {operation.media: schema, **(operation.or_as or {})}
+    return {"description": "Done.", "content": {media: {"schema": _schema(form)} for media, form in forms.items()}}
 
 
 def _schema(schema: Schema) -> Json:
@@ -401,7 +404,9 @@ def _inner(value: Any) -> Any:
 
 def _models_of(known: Iterable[Operation]) -> list[type[BaseModel]]:
     used: dict[type[BaseModel], None] = {shapes.Error: None}
-    todo: list[Any] = [schema for operation in known for schema in (operation.body, operation.answer)]
+    todo: list[Any] = [
+        schema for operation in known for schema in (operation.body, operation.answer, operation.told_as)
+    ]
     while todo:
         schema = todo.pop()
         if isinstance(schema, dict | list):

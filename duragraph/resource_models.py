@@ -375,6 +375,23 @@ class Error(Answer):
     error: str | None = Field(default=None, description="The detail once more, where LangGraph has it under this name.")
 
 
+class RpcFault(Answer):
+    """Why a call of JSON-RPC failed."""
+
+    code: int
+    message: str
+    data: Any = None
+
+
+class RpcAnswer(Answer):
+    """The answer to a call of JSON-RPC 2.0: its result, or why there is none."""
+
+    jsonrpc: Literal["2.0"]
+    id: str | int | float | None
+    result: Any = None
+    error: RpcFault | None = None
+
+
 class AssistantVersion(Answer):
     """One version of an assistant."""
 

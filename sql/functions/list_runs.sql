@@ -6,7 +6,7 @@ begin
     perform duragraph.find_thread(p_tenant, p_thread);
   end if;
   return (select coalesce(json_agg(case when p_options -> 'select' is null or jsonb_typeof(p_options -> 'select') <> 'array' then x.doc
-      else (select json_object_agg(e.key, e.value) from json_each(x.doc) e where p_options -> 'select' ? e.key) end order by x.run_id desc), '[]')
+      else (select coalesce(json_object_agg(e.key, e.value), '{}') from json_each(x.doc) e where p_options -> 'select' ? e.key) end order by x.run_id desc), '[]')
   from (
     select r.run_id, duragraph.run_json(r.run, r.status) as doc
     from (

@@ -77,5 +77,15 @@ def test_every_reference_is_there(doc: Doc) -> None:
     assert known <= references(doc)
 
 
+def test_what_is_spoken_in_json_rpc_is_described_as_that(doc: Doc) -> None:
+    answer = {"schema": {"$ref": "#/components/schemas/RpcAnswer"}}
+    mcp = doc["paths"]["/mcp"]["post"]["responses"]
+    assert mcp["200"]["content"] == mcp["400"]["content"] == {"application/json": answer}
+    assert "content" not in mcp["202"]
+    assert mcp["413"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Error"}
+    a2a = doc["paths"]["/a2a/{assistant_id}"]["post"]["responses"]
+    assert a2a["200"]["content"] == {"application/json": answer, "text/event-stream": {"schema": {"type": "string"}}}
+
+
 def test_the_document_is_served(acting: Any, doc: Doc) -> None:
     assert acting.get("/openapi.json") == doc

@@ -89,6 +89,7 @@ async def test_runs_of_a_thread_newest_first(api: Api) -> None:
     assert await api.call("GET", f"{path}?status=success") == []
     assert len(await api.call("GET", f"{path}?status=pending")) == 3
     assert set((await api.call("GET", f"{path}?select=run_id&select=status"))[0]) == {"run_id", "status"}
+    assert await api.call("GET", f"{path}?select=") == [{}] * len(await api.call("GET", path))
     assert set((await api.call("GET", path))[0]) == set(RUN_FIELDS)
     assert (await api.call("GET", "/runs?limit=1"))["total"] == 1
 

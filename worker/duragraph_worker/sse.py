@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
+
+# Milliseconds; more than eleven days are no time to come back after.
+_RETRY = re.compile("[0-9]{1,9}")
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class FrameParser:
             self._data.append(value)
         elif name == "id" and "\0" not in value:
             self._id = value
-        elif name == "retry" and value.isdigit():
+        elif name == "retry" and _RETRY.fullmatch(value):
             self.retry_seconds = int(value) / 1000
         return None
 
@@ -54,7 +58,10 @@ class FrameParser:
         if not data and not event:
             return None
         text = "\n".join(data)
-        return StreamPart(event or "message", json.loads(text) if text else None, frame_id)
+        try:
+            return StreamPart(event or "message", json.loads(text) if text else None, frame_id)
+        except RecursionError:
+            raise ValueError("a frame's data is nested too deeply to be read") from None
 
 
 async def read_lines(chunks: AsyncIterator[str]) -> AsyncIterator[str]:
