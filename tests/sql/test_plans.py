@@ -311,3 +311,31 @@ def test_claims_do_not_walk_over_the_dead(connection: psycopg.Connection[Any], f
         without = engine.pages("claim_runs", engine.key, 20, {})
     assert with_marks / 20 < 40
     assert without > 2 * with_marks
+
+
+@pytest.mark.parametrize("function", ["resolve_runs", "new_config", "new_kwargs", "current_time", "shard_of"])
+def test_requests_are_resolved_within_the_statement_that_asks(
+    connection: psycopg.Connection[Any], function: str
+) -> None:
+    """A function that is called, and not made part of the plan, is planned and set up anew for each run."""
+    lines = connection.execute("explain (verbose) select * from duragraph.resolve_runs(1, '[]')").fetchall()
+    plan = "\n".join(line for (line,) in lines)
+    assert "json_to_recordset" in plan
+    assert f"{function}(" not in plan
+
+
+@pytest.mark.parametrize(("fillfactor", "spared"), [(None, True), (100, False)], ids=["ours", "without room"])
+def test_the_end_of_a_run_is_written_beside_its_beginning(
+    connection: psycopg.Connection[Any], fillfactor: int | None, spared: bool
+) -> None:
+    """The page has room for it, so that no index is touched: a HOT update."""
+    if fillfactor:
+        connection.execute(f"alter table duragraph.runs set (fillfactor = {fillfactor})")
+    engine = Engine(connection)
+    for call in (engine.create, engine.claim, engine.complete):
+        call(ROWS)
+    connection.execute("select pg_stat_force_next_flush()")
+    counts = "select n_tup_upd, n_tup_hot_upd from pg_stat_user_tables where relid = 'duragraph.runs'::regclass"
+    [(updated, hot)] = connection.execute(counts).fetchall()
+    assert updated == ROWS
+    assert (hot == ROWS) is spared
