@@ -14,8 +14,8 @@ begin
   end if;
   if v_threaded then
     v_active := duragraph.enter_threads(p_tenant, p_new);
-    -- Read as text: what nobody asks for costs nobody a parse.
-    if strpos(p_requests::text, '"strict_resume"') > 0 then
+    -- Read as text: what nobody asks for costs nobody a parse. A key may be spelt with escapes.
+    if strpos(p_requests::text, '"strict_resume"') > 0 or strpos(p_requests::text, '\u') > 0 then
       perform duragraph.check_strict_resumes(p_tenant, p_requests, p_new);
     end if;
     insert into duragraph.waiting (shard, tenant_id, thread_id, ord, run_id, graph_key)
@@ -26,7 +26,7 @@ begin
     insert into duragraph.scheduled (shard, run_id, tenant_id, thread_id, graph_key, ord, holds_slot, due_at)
       select u.shard, u.run_id, p_tenant, u.thread_id, u.graph_key, u.ord, u.temporary, u.due_at from unnest(p_new) u where u.due_at is not null;
   end if;
-  if strpos(p_requests::text, '"webhook"') > 0 then
+  if exists (select 1 from unnest(p_new) u where strpos(u.kwargs::text, ',"webhook":') > 0) then
     insert into duragraph.webhooks (shard, run_id, url)
       select u.shard, u.run_id, u.kwargs ->> 'webhook' from unnest(p_new) u where u.kwargs ->> 'webhook' is not null;
   end if;

@@ -45,7 +45,8 @@ def test_a_run_goes_on_from_its_last_finished_step_when_its_worker_is_killed(ser
         assert output["done"] == [str(n) for n in range(1, STEPS + 1)]
         with psycopg.connect(dsn) as connection:
             ledger = connection.execute(
-                "select l.what, l.worker_id, l.attempt from duragraph.run_ledger l where l.run_id = %s order by l.n", [run]
+                "select l.what, l.worker_id, l.attempt from duragraph.run_ledger l where l.run_id = %s order by l.n",
+                [run],
             ).fetchall()
         assert len(ledger) == STEPS, ledger
         by_first = [row for row in ledger if row[1] == "first"]
