@@ -68,7 +68,7 @@ class Engine:
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.scene = Scene(connection)
         self.cursor = psycopg.ClientCursor(connection)
-        self.key = self.scene.worker()
+        self.key = self.scene.worker(lease_seconds=3600)  # however slow the machine is, nothing expires meanwhile
         self.number = 0
         self.threads: list[str] = []
         self.claims: list[dict[str, Any]] = []
