@@ -26,8 +26,8 @@ LANGGRAPH_API = "0.16.7"
 """The version of the official server whose behaviour this one keeps to; user interfaces look at it."""
 LANGGRAPH = "1.2.22"
 
-_FLAGS = {"assistants": True, "crons": False, "langsmith": False, "langsmith_tracing_replicas": False}
-_CAPABILITIES = ["assistants", "threads", "runs", "streaming", "workers", "mcp", "a2a"]
+_FLAGS = {"assistants": True, "crons": True, "langsmith": False, "langsmith_tracing_replicas": False}
+_CAPABILITIES = ["assistants", "threads", "runs", "streaming", "crons", "store", "workers", "mcp", "a2a"]
 # What user interfaces look for; all but the kind belong to a hosted server.
 _HOST = ("kind", "project_id", "host_revision_id", "revision_id", "tenant_id")
 _METRICS_TEXT = "text/plain; version=0.0.4; charset=utf-8"

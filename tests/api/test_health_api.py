@@ -30,7 +30,8 @@ def test_info_names_versions_and_flags(acting: Acting) -> None:
     assert info["metadata"]["server_version"] == __version__
     assert isinstance(info["version"], str)
     assert info["flags"]["assistants"] is True
-    assert "crons" in info["flags"]
+    assert info["flags"]["crons"] is True
+    assert {"crons", "store"} <= set(info["capabilities"])
 
 
 def test_health_is_said_part_by_part(acting: Acting) -> None:
