@@ -16,7 +16,7 @@ begin
     select q.*, duragraph.shard_of(q.thread_id) as shard, s.assistant_id as found_id, s.graph_id, s.graph_key,
       coalesce(s.config, '{}') as a_config, coalesce(s.context, '{}') as a_context, s.metadata as a_metadata, t.metadata as t_metadata, t.thread_id is not null as has_thread,
       coalesce(q.config, '{}') as q_config,
-      coalesce(q.context, q.config -> 'configurable', '{}') as q_context
+      coalesce(q.context, nullif(q.config -> 'configurable', 'null'), '{}') as q_context
     from q
     left join lateral (
       select s.*, g.graph_key from duragraph.assistants s
@@ -32,11 +32,11 @@ begin
       a.shard, duragraph.make_id(a.shard), a.thread_id, a.found_id, a.graph_id, a.graph_key, duragraph.queue_ord(coalesce(a.priority, 0)),
       coalesce(a.multitask_strategy, 'enqueue'), a.temporary, coalesce(a.stream_resumable, false), coalesce(a.max_attempts, 3),
       coalesce(a.checkpoint_id, a.checkpoint ->> 'checkpoint_id')::uuid,
-      coalesce(a.a_metadata, '{}') || coalesce(a.t_metadata, '{}') || coalesce(a.q_config -> 'metadata', '{}') || coalesce(a.metadata, '{}')
+      coalesce(a.a_metadata, '{}') || coalesce(a.t_metadata, '{}') || coalesce(nullif(a.q_config -> 'metadata', 'null'), '{}') || coalesce(a.metadata, '{}')
         || jsonb_build_object('graph_id', a.graph_id, 'assistant_id', a.found_id),
       concat('{"input":', coalesce(a.input, 'null'), ',"config":', a.a_config || a.q_config
           || case when a.a_context = '{}' and a.q_context = '{}' and a.request_id is null and not a.a_config ? 'configurable' then '{}'
-            else jsonb_build_object('configurable', coalesce(a.a_config -> 'configurable', '{}') || a.a_context || a.q_context
+            else jsonb_build_object('configurable', coalesce(nullif(a.a_config -> 'configurable', 'null'), '{}') || a.a_context || a.q_context
               || case when a.request_id is null then '{}'::jsonb else jsonb_build_object('langgraph_request_id', a.request_id) end) end,
         ',"context":', a.a_context || a.q_context, ',"command":', coalesce(a.command, 'null'),
         ',"stream_mode":', case json_typeof(a.stream_mode) when 'array' then a.stream_mode when 'string' then json_build_array(a.stream_mode)
