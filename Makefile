@@ -40,7 +40,7 @@ endif
 test-pg15: setup
 	DATABASE_URL= DURAGRAPH_TEST_PG=$(PG15_BIN) $(BIN)/python -m pytest $(PYTEST_ARGS) tests/sql
 
-conformance: setup ## the black-box suite of the LangGraph API and its JavaScript client alone (HOSTED=native|langgraph graphs)
+conformance: setup ## the black-box suite of the LangGraph API and its JavaScript client alone (HOSTED=native or langgraph graphs)
 	HOSTED=$(HOSTED) $(BIN)/python -m pytest tests/e2e/test_conformance.py
 
 check: setup ## format, lint, types, imports
@@ -76,6 +76,7 @@ requirements: ## pin the requirements anew
 	$(LOCK) --all-extras pyproject.toml worker/pyproject.toml requirements/dev.in -o requirements/dev.txt >/dev/null
 	$(LOCK) requirements/bench.in -o requirements/bench.txt >/dev/null
 	$(LOCK) requirements/published.in -o requirements/published.txt >/dev/null
+	$(LOCK) requirements/langgraph_api.in -o requirements/langgraph_api.txt >/dev/null
 	for line in tests/conformance/js/*/; do (cd $$line && npm install --package-lock-only --silent && $(UNFUND)); done
 
 clean: ## remove what setup, the tests and `duragraph dev` made, the local database included

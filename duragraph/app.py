@@ -17,7 +17,7 @@ from typing import Any
 import falcon
 import falcon.asgi
 import orjson
-from falcon.asgi import Request, Response
+from falcon.asgi import Request, Response, WebSocket
 
 from duragraph import claims as claiming
 from duragraph import jobs, migrate
@@ -41,6 +41,7 @@ RESOURCES = (
     "assistants",
     "threads",
     "thread_stream",
+    "protocol",
     "state",
     "runs",
     "store",
@@ -56,6 +57,7 @@ _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _EXPOSED = "content-location, location, x-pagination-total, x-pagination-next, x-request-id, retry-after"
 _METHODS = "GET, POST, PUT, PATCH, DELETE, OPTIONS"
 _TENANT = 1
+_WEBSOCKET_CODES = 4000  # and the HTTP status: what clients of the protocol understand
 _STOP_PATIENCE = 5.0
 _WEBHOOKS_WITHOUT_LISTEN = 1.0
 
@@ -118,7 +120,7 @@ def _add_routes(application: falcon.asgi.App[Request, Response], deps: Deps) -> 
     for name in RESOURCES:
         for path, resource, suffix in import_module(f"duragraph.api.{name}").routes(deps):
             ending = f"_{suffix}" if suffix else ""
-            for method in ("get", "head", "post", "put", "patch", "delete"):
+            for method in ("get", "head", "post", "put", "patch", "delete", "websocket"):
                 responder = getattr(resource, f"on_{method}{ending}", None)
                 if responder is not None:
                     responders.setdefault(path, {}).setdefault(f"on_{method}", responder)
@@ -241,11 +243,21 @@ def _reads_every_answer(req: Request) -> bool:
     )
 
 
-async def _our_error(req: Request, resp: Response, error: DuragraphError, params: dict[str, Any]) -> None:
-    _answer_error(resp, error)
+async def _our_error(
+    req: Request, resp: Response, error: DuragraphError, params: dict[str, Any], ws: WebSocket | None = None
+) -> None:
+    if ws is not None:
+        await ws.close(_WEBSOCKET_CODES + error.status, error.message)
+    else:
+        _answer_error(resp, error)
 
 
-async def _http_error(req: Request, resp: Response, error: falcon.HTTPError, params: dict[str, Any]) -> None:
+async def _http_error(
+    req: Request, resp: Response, error: falcon.HTTPError, params: dict[str, Any], ws: WebSocket | None = None
+) -> None:
+    if ws is not None:
+        await ws.close(_WEBSOCKET_CODES + error.status_code)
+        return
     title = error.title or "Error"
     code = re.sub(r"\W+", "_", re.sub(r"^\d+\s+", "", title)).strip("_").lower()
     resp.set_headers(error.headers or {})
@@ -253,8 +265,13 @@ async def _http_error(req: Request, resp: Response, error: falcon.HTTPError, par
     answer(resp, {"detail": detail, "code": code}, falcon.code_to_http_status(error.status))
 
 
-async def _unforeseen(req: Request, resp: Response, error: Exception, params: dict[str, Any]) -> None:
-    log.error("request failed", exc_info=error, extra={"path": req.path, "request_id": req.context.request_id})
+async def _unforeseen(
+    req: Request, resp: Response, error: Exception, params: dict[str, Any], ws: WebSocket | None = None
+) -> None:
+    log.error("request failed", exc_info=error, extra={"path": req.path, "request_id": req.context.get("request_id")})
+    if ws is not None:
+        await ws.close(_WEBSOCKET_CODES + 500)
+        return
     _answer_error(resp, DuragraphError("Internal Server Error", hint=f"the log has it under {req.context.request_id}"))
 
 

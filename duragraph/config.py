@@ -68,7 +68,7 @@ def _number(kind: type[T], low: T, high: T) -> Callable[[str], T]:
 
 
 def _setting(env: str, read: Callable[[str], Any], default: Any, about: str) -> Any:
-    return field(default=default, metadata={"env": env, "read": read, "about": about})
+    return field(default=default, repr=read is not _secret, metadata={"env": env, "read": read, "about": about})
 
 
 @dataclass(frozen=True, kw_only=True)

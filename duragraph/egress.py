@@ -35,7 +35,8 @@ _WRAPPED = tuple(
 )
 # What is_global forgets: site-local, the relays of 6to4, segment routing, documentation.
 _SPECIAL = tuple(map(ip_network, ("fec0::/10", "192.88.99.0/24", "5f00::/16", "3fff::/20")))
-_NAME = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*[a-z0-9_-]{1,63}")
+# The last label is no number: what ends in one is an address, or a trick.
+_NAME = re.compile(r"(?:[a-z0-9_-]{1,63}\.)*(?!(?:\d+|0x[0-9a-f]*)$)[a-z0-9_-]{1,63}")
 # What inet_aton() takes for an IPv4 address besides four decimal numbers: 127.1, 0x7f.1, 2130706433.
 _ODD_IPV4 = re.compile(r"(?:0x[0-9a-f]*|\d+)(?:\.(?:0x[0-9a-f]*|\d+)){0,3}\.?", re.IGNORECASE)
 
@@ -74,19 +75,24 @@ class Egress:
             raise _wrong(field, "not a URL", _WHOLE) from None
         if parsed.is_relative_url or parsed.scheme not in _SCHEMES:
             raise _wrong(field, "not an http or https address", _WHOLE)
-        if not parsed.host:
-            raise _wrong(field, "an address without a host", _WHOLE)
+        name = host_of(parsed)
         if parsed.userinfo:
             raise _wrong(field, "an address with a user or a password in it", "receivers check the signature instead")
-        literal = _literal(parsed.host)
+        if parsed.port is not None and not 0 < parsed.port < 65536:
+            raise _wrong(field, "an address with such a port", "use a port from 1 to 65535")
+        literal = _literal(name)
         if literal is not None and (reason := self.refused(literal)):
             raise _wrong(field, reason, "use an address that is reachable from the internet")
-        name = parsed.raw_host.decode("ascii").rstrip(".").lower()
         if literal is None and (len(name) > 253 or not _NAME.fullmatch(name)):
-            raise _wrong(field, "an address whose host is no name", _WHOLE)
+            raise _wrong(field, "an address without a host's name", _WHOLE)
         if not self.allow_loopback and (name == "localhost" or name.endswith(".localhost")):
             raise _wrong(field, "a loopback address", "use an address that is reachable from the internet")
         return parsed
+
+
+def host_of(url: httpx.URL) -> str:
+    """The host in ASCII, as it is looked up. (`URL.host` would decode it, and raise for a name that cannot be.)"""
+    return url.raw_host.decode("ascii").rstrip(".").lower()
 
 
 def _within(address: Address, networks: tuple[IPv4Network | IPv6Network, ...]) -> bool:

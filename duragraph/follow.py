@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import logging
 from collections.abc import AsyncGenerator
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -9,11 +11,14 @@ from types import TracebackType
 from typing import Self
 from uuid import UUID
 
-from duragraph.errors import NotFound
+from duragraph.errors import NotFound, Unavailable
 from duragraph.hub import Frame, Hub
 from duragraph.store import EntryRow, Store
 
+log = logging.getLogger("duragraph.follow")
+
 _PAGE = 500
+_AGAIN_AFTER = 0.5
 _OVERLAP = timedelta(seconds=10)
 """What begins in one transaction may be seen after what begins a little later in another."""
 
@@ -52,7 +57,7 @@ class ThreadFollower:
         self._tenant = tenant
         self._reader = hub.thread_reader(thread_id)
         self._expected = expected
-        self._there = False
+        self.there = False
         self.start = BEGINNING
         self._from = BEGINNING
         self._given: dict[UUID, datetime] = {}
@@ -64,7 +69,7 @@ class ThreadFollower:
                 self.start = await self._store.thread_start(self._tenant, self.thread_id, start.ms, start.at)
                 self._from = self.start
             self.born_at, _ = await self._store.thread_entries(self._tenant, self.thread_id, datetime.now(UTC), 0)
-            self._there = True
+            self.there = True
         except NotFound:
             if not self._expected:
                 raise
@@ -93,7 +98,18 @@ class ThreadFollower:
 
     async def entries(self) -> AsyncGenerator[EntryRow | None, None]:
         """See the class."""
-        while (page := await self._page()) is not None:
+        while True:
+            try:
+                page = await self._page()
+            except Unavailable as problem:
+                if self.stopped:
+                    return
+                log.warning("thread unreadable, trying again", extra={"problem": problem.message})
+                yield None
+                await asyncio.sleep(_AGAIN_AFTER)
+                continue
+            if page is None:
+                return
             for entry in page:
                 if self.stopped:
                     return
@@ -111,8 +127,8 @@ class ThreadFollower:
             try:
                 self.born_at, rows = await self._store.thread_entries(self._tenant, self.thread_id, start, limit)
             except NotFound:
-                return None if self._there else []
-            self._there = True
+                return None if self.there else []
+            self.there = True
             fresh = [row for row in rows if row.entry_id not in self._given]
             if fresh:
                 self._note(fresh)

@@ -23,7 +23,8 @@ log = logging.getLogger("duragraph.jobs")
 
 QUEUE_SCHEMA = "procrastinate"
 
-_LOOK_EVERY = 10.0
+_LOOK_EVERY = 30.0
+_LOOK_EVERY_WITHOUT_LISTEN = 4.0
 _BEAT_EVERY = 60.0
 _RETRY_AFTER = 30.0
 _SWEEP = 1000
@@ -48,20 +49,16 @@ def make_queue(settings: Settings, store: Store, hub: Hub, webhooks: Webhooks) -
         )
     )
 
+    # One job for all that a minute brings: each job costs the database a dozen statements.
     @queue.periodic(cron="* * * * *")
-    @queue.task(name="sweep", queueing_lock="sweep")
-    async def sweep_each_minute(timestamp: int) -> None:
-        await sweep(store, hub)
-
-    @queue.periodic(cron="* * * * *")
-    @queue.task(name="crons", queueing_lock="crons")
-    async def fire_each_minute(timestamp: int) -> None:
-        await fire_crons(store, hub)
-
-    @queue.periodic(cron="* * * * *")
-    @queue.task(name="webhooks", queueing_lock="webhooks")
-    async def send_each_minute(timestamp: int) -> None:
+    @queue.task(name="minute", queueing_lock="minute")
+    async def each_minute(timestamp: int) -> None:
         webhooks.kick()
+        for duty in (fire_crons, sweep):
+            try:
+                await duty(store, hub)
+            except DuragraphError as problem:
+                log.warning("duty failed", extra={"duty": duty.__name__, "problem": problem.message})
 
     @queue.periodic(cron="* * * * *")
     @queue.task(name="expire", queueing_lock="expire")
@@ -85,10 +82,10 @@ async def sweep(store: Store, hub: Hub) -> None:
     hub.changed([one["run_id"] for one in released])
     if released or promoted:
         hub.ready()
-    await sweep_store(store)
+    await sweep_items(store)
 
 
-async def sweep_store(store: Store) -> None:
+async def sweep_items(store: Store) -> None:
     """Delete the items of the key-value store whose time is over, in batches."""
     for _ in range(_SWEEPS_OF_ITEMS):
         if await store.sweep_items(_SWEEP) < _SWEEP:
@@ -152,7 +149,9 @@ async def run(settings: Settings, store: Store, hub: Hub, webhooks: Webhooks) ->
     while True:
         try:
             await retain(store)
-            await _work(make_queue(settings, store, hub, webhooks))
+            # A tick is to be fired within seconds: woken by a notification, or, where these do not come, by looking.
+            look_every = _LOOK_EVERY if hub.listening else _LOOK_EVERY_WITHOUT_LISTEN
+            await _work(make_queue(settings, store, hub, webhooks), look_every)
         except (procrastinate.exceptions.ProcrastinateException, DuragraphError, OSError) as problem:
             log.warning("job queue lost, trying again", extra={"problem": str(problem) or repr(problem)})
         with suppress(DuragraphError):
@@ -163,13 +162,13 @@ async def run(settings: Settings, store: Store, hub: Hub, webhooks: Webhooks) ->
         await asyncio.sleep(_RETRY_AFTER)
 
 
-async def _work(queue: procrastinate.App) -> None:
+async def _work(queue: procrastinate.App, look_every: float) -> None:
     async with queue.open_async():
         await queue.run_worker_async(
             concurrency=4,
             install_signal_handlers=False,
             listen_notify=True,
-            fetch_job_polling_interval=_LOOK_EVERY,
+            fetch_job_polling_interval=look_every,
             abort_job_polling_interval=_BEAT_EVERY,
             update_heartbeat_interval=_BEAT_EVERY,
             stalled_worker_timeout=3 * _BEAT_EVERY,

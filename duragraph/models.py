@@ -12,7 +12,7 @@ StreamMode = Literal[
 ]
 RUN_FIELDS = (
     "run_id", "thread_id", "assistant_id", "created_at", "updated_at", "status", "metadata", "kwargs",
-    "multitask_strategy", "attempt", "error", "cancel_reason",
+    "multitask_strategy", "attempt", "error", "cancel_reason", "langsmith_session_name",
 )  # fmt: skip
 STREAM_MODES = ("values", "updates", "messages", "messages-tuple", "custom", "events", "debug", "tasks", "checkpoints")
 THREAD_STREAM_MODES = ("run_modes", "lifecycle", "state_update")
@@ -101,6 +101,42 @@ class RunsCancel(Shape):
     thread_id: UUID | None = None
     status: Literal["pending", "running", "all"] | None = None
     action: Literal["interrupt", "rollback"] | None = None
+
+
+class ProtocolCommand(Shape):
+    """A command of protocol v2. Its answer has the same `id`."""
+
+    id: int
+    method: str = Field(max_length=200)
+    params: Object | None = None
+
+
+class EventStreamRequest(Shape):
+    """What of a thread's events to give: those after `since` of these channels, below these namespaces."""
+
+    channels: list[str] = Field(min_length=1, max_length=1000)
+    namespaces: list[list[str]] | None = Field(default=None, max_length=1000)
+    depth: Annotated[int, Field(ge=0)] | None = None
+    since: Annotated[int, Field(lt=2**63)] | None = None
+
+
+class InterruptResponse(Shape):
+    """An answer to one question of a run. `response` may be anything."""
+
+    interrupt_id: str = Field(min_length=1)
+    response: Any = None
+
+
+class InputRespond(Shape):
+    """Answers to the questions on which a thread waits: one, or several at once."""
+
+    interrupt_id: str | None = None
+    response: Any = None
+    responses: list[InterruptResponse] | None = Field(default=None, min_length=1, max_length=10_000)
+    update: Object | None = None
+    goto: str | Object | list[str | Object] | None = None
+    config: Object | None = None
+    metadata: Object | None = None
 
 
 class WorkerGraph(Shape):

@@ -171,6 +171,21 @@ def _threads() -> Iterator[tuple[str, Operation]]:
             headers=("Last-Event-ID",),
         ),
     )
+    yield (
+        f"POST {one}/commands",
+        Operation(tag, _OBJECT, models.ProtocolCommand, errors=(400, 413)),
+    )
+    yield (
+        f"POST {one}/stream/events",
+        Operation(
+            tag,
+            _TEXT,
+            models.EventStreamRequest,
+            media="text/event-stream",
+            errors=(400, 413),
+            headers=("Last-Event-ID",),
+        ),
+    )
     at = {"subgraphs": _BOOLEAN, "checkpoint_ns": _TEXT, "select": _list(_TEXT)}
     state = _part(shapes.ThreadState)
     yield f"GET {one}/state", Operation(tag, state, errors=found, query=at)
@@ -200,7 +215,7 @@ def _crons() -> Iterator[tuple[str, Operation]]:
     tag, one = "Crons", "/runs/crons/{cron_id}"
     created: dict[str, Any] = {"tag": tag, "answer": shapes.Cron, "errors": (400, 404, 422)}
     yield "POST /runs/crons", Operation(**created, body=shapes.CronCreate)
-    yield "POST /threads/{thread_id}/runs/crons", Operation(**created, body=shapes.ThreadCronCreate)
+    yield "POST /threads/{thread_id}/runs/crons", Operation(**created, body=shapes.CronCreate)
     yield "POST /runs/crons/search", Operation(tag, _selected(shapes.Cron), shapes.CronSearch)
     yield "POST /runs/crons/count", Operation(tag, _INTEGER, shapes.CronCount)
     yield f"GET {one}", Operation(tag, shapes.Cron, errors=(404, 422))

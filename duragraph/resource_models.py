@@ -297,6 +297,7 @@ class CronBase(Shape):
     webhook: Webhook | None = None
     interrupt_before: Nodes | None = None
     interrupt_after: Nodes | None = None
+    multitask_strategy: Literal["reject", "enqueue", "interrupt", "rollback"] | None = None
     on_run_completed: Literal["delete", "keep"] | None = None
     enabled: bool | None = None
     stream_mode: StreamMode | list[StreamMode] | None = None
@@ -307,16 +308,10 @@ class CronBase(Shape):
 
 
 class CronCreate(CronBase):
-    """A new cron; each firing makes a new thread."""
+    """A new cron."""
 
     schedule: str = Field(description='"minute hour day month weekday"; seconds as a sixth field are left out.')
     assistant_id: Annotated[str, Field(min_length=1, max_length=200)]
-
-
-class ThreadCronCreate(CronCreate):
-    """A new cron of a thread."""
-
-    multitask_strategy: Literal["reject", "enqueue", "interrupt", "rollback"] | None = None
 
 
 class CronPatch(CronBase):

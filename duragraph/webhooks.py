@@ -19,7 +19,7 @@ import httpx
 
 from duragraph import __version__
 from duragraph.config import Settings
-from duragraph.egress import Address, Egress
+from duragraph.egress import Address, Egress, host_of
 from duragraph.errors import DuragraphError, Invalid
 from duragraph.store import Delivery, Store, sleep_or
 
@@ -97,16 +97,19 @@ class Webhooks:
         self._dns.shutdown(wait=False, cancel_futures=True)
 
     async def _take(self) -> None:
-        """As much as can be sent at once; the end of each sending asks for more."""
-        if (free := _AT_ONCE - len(self._sending)) > 0 and not self._stopping:
-            for delivery in await self._store.claim_webhooks(free, _HOLD):
+        """What is due, as much of it as can be sent at once."""
+        while (free := _AT_ONCE - len(self._sending)) > 0 and not self._stopping:
+            taken = await self._store.claim_webhooks(free, _HOLD)
+            for delivery in taken:
                 task = asyncio.create_task(self._deliver(delivery))
                 self._sending.add(task)
                 task.add_done_callback(self._sent)
+            if len(taken) < free:
+                return
 
     def _sent(self, task: asyncio.Task[None]) -> None:
         if len(self._sending) == _AT_ONCE:
-            self.kick()
+            self.kick()  # there was no room for more
         self._sending.discard(task)
         if not task.cancelled() and (problem := task.exception()) is not None:
             log.error("webhook lost its way, another attempt follows", exc_info=problem)
@@ -139,12 +142,13 @@ class Webhooks:
             url = self._egress.check(delivery.url)
         except Invalid as invalid:
             raise Refused(invalid.message) from None
-        addresses = await self._resolve(url.host, url.port or (443 if url.scheme == "https" else 80))
+        host = host_of(url)
+        addresses = await self._resolve(host, url.port or (443 if url.scheme == "https" else 80))
         for address in addresses:
             if reason := self._egress.refused(address):
-                raise Refused(f"{url.host} is at {address}, {reason}")
+                raise Refused(f"{host} is at {address}, {reason}")
         if not addresses:
-            raise OSError(f"{url.host} has no address")
+            raise OSError(f"{host} has no address")
         headers = self._headers(delivery, url)
         for address in addresses[: _ADDRESSES - 1]:
             with suppress(httpx.ConnectError, httpx.ConnectTimeout):
@@ -158,7 +162,7 @@ class Webhooks:
             url.copy_with(host=str(address), fragment=None),
             headers=headers,
             content=body,
-            extensions={"sni_hostname": url.host} if url.scheme == "https" else {},
+            extensions={"sni_hostname": host_of(url)} if url.scheme == "https" else {},
         )
         response = await self._http().send(request, stream=True)
         try:

@@ -28,7 +28,7 @@ select not exists (select from duragraph.migrations where version = 1) as pendin
 \if :pending
 \ir migrations/0001_core.sql
 insert into duragraph.migrations (version, name, checksum)
-values (1, 'core', '850bdcc621d660c2a0c314bf0578e80589d8a879e6291ee5e2d7515b1281443a');
+values (1, 'core', 'dce8329e53ffdf9b1f55d1344d6a1b1337ea8e68d7f8ce50a39be2f8d660258e');
 \endif
 
 select not exists (select from duragraph.migrations where version = 2) as pending \gset
@@ -56,7 +56,7 @@ select not exists (select from duragraph.migrations where version = 5) as pendin
 \if :pending
 \ir migrations/0005_webhooks.sql
 insert into duragraph.migrations (version, name, checksum)
-values (5, 'webhooks', 'c6fa7dcbeaa3ffca7e72a798ea1984df184e21303357e61af24fc4c60614e4c0');
+values (5, 'webhooks', 'aa5dd92c44ffae8c4f1b6f39066c7d5b19a6bbf22b24ee70237c8ef3ba3a92a6');
 \endif
 
 select not exists (select from duragraph.migrations where version = 6) as pending \gset
@@ -170,6 +170,8 @@ values (6, 'threads', 'c128d39627bbe7361c2bc57c5bfe76cb20d79631e839848e2c598afd9
 \ir functions/namespace_after.sql
 \ir functions/namespace_matches.sql
 \ir functions/namespace_of.sql
+\ir functions/new_config.sql
+\ir functions/new_kwargs.sql
 \ir functions/new_tasks.sql
 \ir functions/notify_ended.sql
 \ir functions/notify_runs.sql
@@ -184,6 +186,7 @@ values (6, 'threads', 'c128d39627bbe7361c2bc57c5bfe76cb20d79631e839848e2c598afd9
 \ir functions/put_item.sql
 \ir functions/put_state.sql
 \ir functions/queue_ord.sql
+\ir functions/queue_runs.sql
 \ir functions/read_checkpoints.sql
 \ir functions/read_events.sql
 \ir functions/reduce_value.sql

@@ -47,3 +47,12 @@ def test_a_bad_database_url_is_not_shown() -> None:
 def test_no_database_says_what_to_do() -> None:
     with pytest.raises(Invalid, match='set DATABASE_URL or use "duragraph dev"'):
         Settings.from_environment({})
+
+
+def test_a_secret_is_checked_and_never_shown() -> None:
+    with pytest.raises(Invalid) as refused:
+        Settings.from_environment({"DATABASE_URL": "postgresql://x/y", "DURAGRAPH_WEBHOOK_SECRET": "whsec_not*base64"})
+    assert refused.value.field == "DURAGRAPH_WEBHOOK_SECRET"
+    assert "not*base64" not in str(refused.value)
+    good = Settings.from_environment({"DATABASE_URL": "postgresql://x/y", "DURAGRAPH_WEBHOOK_SECRET": "whsec_c2VjcmV0"})
+    assert "whsec_" not in repr(good)

@@ -267,7 +267,7 @@ class A2a:
         said: Message | None,
         after: int = 0,
     ) -> None:
-        resp.content_type = "text/event-stream"
+        resp.content_type = "text/event-stream; charset=utf-8"
         resp.set_header("Cache-Control", "no-store")
         resp.set_header("X-Accel-Buffering", "no")
         updates = self._updates(req, run, task_id, said, after)

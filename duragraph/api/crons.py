@@ -14,7 +14,7 @@ from duragraph.api.http import answer_json, path_uuid, read_json
 from duragraph.api.runs import check_context
 from duragraph.deps import Deps
 from duragraph.errors import Conflict, Malformed
-from duragraph.resource_models import CronBase, CronCount, CronCreate, CronPatch, CronSearch, ThreadCronCreate
+from duragraph.resource_models import CronBase, CronCount, CronCreate, CronPatch, CronSearch
 from duragraph.schedules import parse
 
 Route = tuple[str, object, str | None]
@@ -50,7 +50,7 @@ class Crons:
     async def on_post_thread(self, req: Request, resp: Response, thread_id: str) -> None:
         """Create a cron of a thread."""
         thread = path_uuid(thread_id, "thread_id")
-        asked, raw = await read_json(req, ThreadCronCreate)
+        asked, raw = await read_json(req, CronCreate)
         await self._create(resp, thread, asked, raw)
 
     async def on_get_one(self, req: Request, resp: Response, cron_id: str) -> None:

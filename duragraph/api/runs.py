@@ -93,7 +93,7 @@ class Runs:
         """Create several stateless runs: all or none."""
         raw = await read_body(req)
         for one in parse_json(raw, RunBatch).root:
-            _check(one, stateless=True)
+            check_run(one, stateless=True)
             self._deps.check_webhook(one.webhook)
         requests = [self._request(req, None, one, key=False) for one in split_array(raw)]
         runs = await self._deps.store.create_runs(self._deps.tenant, requests)
@@ -140,18 +140,10 @@ class Runs:
         """What was asked, and the new run; its Run object too, unless `brief`."""
         thread = None if thread_id is None else path_uuid(thread_id, "thread_id")
         asked, raw = await read_json(req, RunCreate)
-        _check(asked, stateless=thread is None)
+        check_run(asked, stateless=thread is None)
         self._deps.check_webhook(asked.webhook)
-        superseded: list[Ended] = []
-        if thread is not None and asked.multitask_strategy in ("interrupt", "rollback"):
-            superseded = await self._deps.store.thread_line(self._deps.tenant, thread)
-        made = await self._deps.batches.create.add(self._request(req, thread, raw, brief=brief))
-        if thread is not None and superseded:
-            # A repeated Idempotency-Key made nothing and so ended nothing: what is still in line goes on.
-            still = await self._deps.store.thread_line(self._deps.tenant, thread)
-            self._deps.tell_ended([one for one in superseded if one not in still])
+        made = await place_run(self._deps, thread, asked, self._request(req, thread, raw, brief=brief))
         ids = orjson.loads(made)
-        log.info("run created", extra={"run_id": ids["run_id"], "thread_id": ids["thread_id"]})
         resumable = bool(asked.stream_resumable)
         run = Run(UUID(ids["run_id"]), UUID(ids["thread_id"]), resumable, stateless=thread is None, new=True)
         return asked, run, made
@@ -235,6 +227,21 @@ class OneRun:
         return Cursor(seq, fresh=seq == 0)
 
 
+async def place_run(deps: Deps, thread: UUID | None, asked: RunCreate, request: bytes) -> bytes:
+    """Create the run of one request of create_runs, and say so to whom it concerns; what create_runs answers."""
+    superseded: list[Ended] = []
+    if thread is not None and asked.multitask_strategy in ("interrupt", "rollback"):
+        superseded = await deps.store.thread_line(deps.tenant, thread)
+    made = await deps.batches.create.add(request)
+    if thread is not None and superseded:
+        # A repeated Idempotency-Key made nothing and so ended nothing: what is still in line goes on.
+        still = await deps.store.thread_line(deps.tenant, thread)
+        deps.tell_ended([one for one in superseded if one not in still])
+    ids = orjson.loads(made)
+    log.info("run created", extra={"run_id": ids["run_id"], "thread_id": ids["thread_id"]})
+    return made
+
+
 def check_context(asked: RunCreate | CronBase) -> None:
     """Refuse a context beside config.configurable."""
     if asked.context and asked.config is not None and asked.config.configurable:
@@ -246,7 +253,7 @@ def check_context(asked: RunCreate | CronBase) -> None:
         )
 
 
-def _check(asked: RunCreate, *, stateless: bool) -> None:
+def check_run(asked: RunCreate, *, stateless: bool) -> None:
     """What fits the shape and cannot be meant."""
     check_context(asked)
     if stateless and asked.command is not None and asked.command.resume is not None:

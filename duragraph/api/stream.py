@@ -113,7 +113,10 @@ class Modes:
 
 
 class Answer:
-    """A body sent piece by piece; falcon calls `close` whatever happens."""
+    """A body sent piece by piece; falcon calls `close` whatever happens.
+
+    An error of ours breaks it off: the client asks again from where it was.
+    """
 
     def __init__(self, pieces: AsyncGenerator[bytes, None]) -> None:
         self._pieces = pieces
@@ -122,7 +125,11 @@ class Answer:
         return self
 
     async def __anext__(self) -> bytes:
-        return await self._pieces.__anext__()
+        try:
+            return await self._pieces.__anext__()
+        except DuragraphError as error:
+            log.warning("answer broken off", extra={"problem": error.message})
+            raise Cut from error
 
     async def close(self) -> None:
         """End the generator, so that what it holds is let go."""

@@ -81,8 +81,10 @@ class Threads:
 
     async def on_post_prune(self, req: Request, resp: Response) -> None:
         """Delete threads, or all of their history but the latest state. Busy ones are left alone."""
-        _, raw = await read_json(req, ThreadPrune)
+        asked, raw = await read_json(req, ThreadPrune)
         answer_json(resp, await self._store.prune_threads(self._tenant, raw))
+        for thread in asked.thread_ids:
+            self._hub.thread_changed(thread)
 
     async def on_get_storage(self, req: Request, resp: Response, thread_id: str) -> None:
         """Get how many bytes the state of a thread takes."""

@@ -6,9 +6,8 @@ declare
   v_done bigint[];
 begin
   with w as materialized (
-    select duragraph.shard_of(x.run_id) as shard, x.run_id, x.token, x.checkpoint_id, e.*
-    from json_to_recordset(p_writes) as x(run_id uuid, token bigint, checkpoint_id uuid, "end" json),
-      json_to_record(x."end") as e(status text, error json, output json, retry_after double precision)
+    select duragraph.shard_of(x.run_id) as shard, x.run_id, x.token, x.checkpoint_id, (x."end").*
+    from json_to_recordset(p_writes) as x(run_id uuid, token bigint, checkpoint_id uuid, "end" duragraph.run_result)
     order by 1, x.run_id),
   l as (
     delete from duragraph.leases l using w where l.shard = any(array[w.shard]) and l.run_id = w.run_id and l.token = w.token

@@ -14,7 +14,7 @@ begin
       last_seq = e.last_seq, checkpoint_id = coalesce(e.checkpoint_id, r.checkpoint_id), started_at = coalesce(r.started_at, e.started_at),
       ended_at = v_now
     from unnest(p_ends) e where r.shard = any(array[e.shard]) and r.run_id = e.run_id and r.status = 'pending';
-  if exists (select 1 from unnest(p_ends) e, duragraph.webhooks w where w.shard = any(array[e.shard]) and w.run_id = e.run_id) then
+  if exists (select 1 from duragraph.webhooks) then
     perform duragraph.owe_webhooks(p_ends);
   end if;
   if not exists (select 1 from unnest(p_ends) e where not e.temporary) then

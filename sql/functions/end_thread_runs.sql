@@ -52,7 +52,7 @@ begin
     and s.active_run_id is null and s.waiting = 0 and s.delayed = 0;
   update duragraph.runs r set status = 'interrupted', ended_at = duragraph.current_time(), reason = p_reason
     where r.shard = v_shard and r.run_id = any(v_queued) and r.status = 'pending';
-  if exists (select 1 from duragraph.webhooks w where w.shard = v_shard and w.run_id = any(v_queued)) then
+  if exists (select 1 from duragraph.webhooks) then
     perform duragraph.owe_webhooks(array(
       select (v_shard, q, p_tenant, p_thread, false, null, null, null, null, null, null, null, 'interrupted',
         case p_action when 'rollback' then '{"error": "UserRollback"}' end, null, p_reason, null)::duragraph.run_end from unnest(v_queued) q));

@@ -36,7 +36,7 @@ begin
     d as (delete from duragraph.ready r where r.ctid = any(array(select pick.ctid from pick)) returning r.*),
     t as materialized (
       select d.*, nextval('duragraph.lease_token') as token, r.thread_id, r.temporary, r.checkpoint_id, r.assistant_id, r.max_attempts,
-        r.kwargs, r.metadata, r.metadata ->> 'graph_id' as graph_id,
+        r.kwargs, r.metadata,
         coalesce(r.checkpoint_id, r.start_checkpoint_id, case when not r.temporary then (
           select h.checkpoint_id from duragraph.threads h where h.shard = r.shard and h.tenant_id = r.tenant_id and h.thread_id = r.thread_id)
           end) as start_id
@@ -55,7 +55,7 @@ begin
         from t where t.attempt > 0)
     select count(*), string_agg(concat('{"run_id":"', t.run_id, '","token":', t.token, ',"attempt":', t.attempt + 1, ',"max_attempts":', t.max_attempts,
         ',"thread_id":"', t.thread_id, '","temporary":', case when t.temporary then 'true' else 'false' end, ',"assistant_id":"', t.assistant_id,
-        '","graph_id":', to_json(t.graph_id), ',"last_seq":', t.last_seq + (t.attempt > 0)::integer, ',"kwargs":', t.kwargs,
+        '","graph_id":', t.metadata -> 'graph_id', ',"last_seq":', t.last_seq + (t.attempt > 0)::integer, ',"kwargs":', t.kwargs,
         ',"metadata":', t.metadata,
         case when t.checkpoint_id is null then ',"resumed":false' else ',"resumed":true' end,
         ',"checkpoint":', coalesce(case when t.start_id is not null

@@ -12,6 +12,12 @@ as $$
     from duragraph.worker_health h
     where h.tenant_id = p_tenant and h.status = 'active'
   ),
+  -- Ids of runs begin with their time.
+  blocked as (
+    select duragraph.current_time() - r.created_at as age
+    from (select w.shard, w.run_id from duragraph.waiting w where w.tenant_id = p_tenant order by w.run_id limit 1) w
+    join duragraph.runs r on r.shard = w.shard and r.run_id = w.run_id
+  ),
   total as (
     select
       coalesce(sum(ready), 0) as ready, coalesce(sum(waiting), 0) as waiting, coalesce(sum(scheduled), 0) as scheduled,
@@ -25,7 +31,8 @@ as $$
       'n_ready', t.ready,
       'n_waiting', t.waiting,
       'n_scheduled', t.scheduled,
-      'pending_runs_wait_time_max_secs', extract(epoch from t.oldest_age)
+      'pending_runs_wait_time_max_secs', extract(epoch from greatest(t.oldest_age, (select b.age from blocked b))),
+      'pending_unblocked_runs_wait_time_max_secs', extract(epoch from t.oldest_age)
     ),
     'workers', json_build_object(
       'alive', a.workers, 'max', a.capacity, 'active', t.running, 'available', greatest(a.capacity - t.running, 0)

@@ -5,6 +5,7 @@ set enable_seqscan = off
 set enable_hashjoin = off
 set enable_mergejoin = off
 set jit = off
+set plan_cache_mode = force_generic_plan
 as $$
 begin
   with w as (
@@ -20,8 +21,10 @@ begin
   from w
   join duragraph.runs r on r.shard = any (array[w.shard]) and r.run_id = w.run_id;
   -- A commit that owes something pays for a notification; all others do not.
-  perform pg_notify('duragraph_webhooks', '');
+  if found then
+    perform pg_notify('duragraph_webhooks', '');
+  end if;
 end
 $$;
 comment on function duragraph.owe_webhooks(duragraph.run_end[]) is
-  'Writes down whom to tell of runs that have just ended, in the transaction that ends them, and wakes the control planes.';
+  'Writes down whom to tell of runs that have just ended, in the transaction that ends them, and wakes the control planes. Most runs have nobody to tell.';

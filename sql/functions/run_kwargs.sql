@@ -8,7 +8,7 @@ begin
   return (
     select '{' || string_agg(to_json(d.key)::text || ':' || coalesce(k.value::text, d.value), ',') || '}' from (values
         ('input', 'null'), ('command', 'null'), ('context', '{}'), ('stream_mode', '["values"]'), ('interrupt_before', 'null'),
-        ('interrupt_after', 'null'), ('webhook', 'null'), ('feedback_keys', 'null'), ('temporary', 'false'), ('subgraphs', 'false'),
+        ('interrupt_after', 'null'), ('webhook', 'null'), ('feedback_keys', 'null'), ('temporary', p_run.temporary::text), ('subgraphs', 'false'),
         ('resumable', 'false'), ('durability', '"async"'), ('on_completion', 'null'), ('checkpoint_during', 'true'),
         ('checkpoint_id', coalesce(to_json(p_run.start_checkpoint_id)::text, 'null')),
         ('config', (v_config

@@ -1,9 +1,6 @@
 create or replace function duragraph.runs_of_keys(p_tenant integer, p_requests json) returns json[]
 language plpgsql as $$
 begin
-  if not exists (select 1 from json_to_recordset(p_requests) as r(idempotency_key text) where r.idempotency_key is not null) then
-    return null;
-  end if;
   -- One at a time for each key, in one order for all callers; the lock ends with the transaction.
   perform pg_advisory_xact_lock(hashtextextended(k.key, p_tenant)) from (
     select distinct r.idempotency_key as key from json_to_recordset(p_requests) as r(idempotency_key text)
@@ -19,4 +16,4 @@ begin
     order by r.n);
 end $$;
 comment on function duragraph.runs_of_keys(integer, json) is
-  'Null when no request has an idempotency key. Else, in order: null (new), the run that the key made, or false (the key was used for another request).';
+  'In order: null (new), the run that the key made, or false (the key was used for another request).';

@@ -28,12 +28,37 @@ as $$
     )
     order by t.n
   ), '[]')
-  from json_array_elements(p_checkpoint.tasks) with ordinality t (task, n)
+  from (
+    select split_part(split_part(p_checkpoint.checkpoint_ns, '|', 1), ':', 2) as root_task,
+      p_checkpoint.checkpoint_ns <> '' and not exists (
+        select from duragraph.checkpoints k
+        where k.shard = p_checkpoint.shard and k.tenant_id = p_checkpoint.tenant_id and k.thread_id = p_checkpoint.thread_id
+          and k.checkpoint_ns = p_checkpoint.checkpoint_ns and k.step > p_checkpoint.step
+      ) as newest
+  ) v
+  cross join json_array_elements(p_checkpoint.tasks) with ordinality t (task, n)
+  cross join lateral (
+    select concat_ws('|', nullif(p_checkpoint.checkpoint_ns, ''), (t.task ->> 'name') || ':' || (t.task ->> 'id')) as checkpoint_ns
+  ) inside
   left join lateral (
     select json_agg(json_build_object('id', i.interrupt_id, 'value', i.value) order by i.ordinal) as questions
     from duragraph.interrupts i
     where i.shard = p_checkpoint.shard and i.tenant_id = p_checkpoint.tenant_id and i.thread_id = p_checkpoint.thread_id
-      and i.checkpoint_id = p_checkpoint.checkpoint_id and i.task_id = (t.task ->> 'id')::uuid and not i.answered
+      and not i.answered
+      and (
+        (i.checkpoint_id = p_checkpoint.checkpoint_id and i.task_id = (t.task ->> 'id')::uuid)
+        -- What a subgraph asks is kept with the task of the whole graph that it is in: it names the node, and where.
+        or (
+          v.newest and i.task_id::text = v.root_task
+          and (
+            (i.checkpoint_ns = p_checkpoint.checkpoint_ns and i.node = t.task ->> 'name' and not exists (
+              select from json_array_elements(p_checkpoint.tasks) with ordinality o (task, n)
+              where o.n < t.n and o.task ->> 'name' = i.node
+            ))
+            or i.checkpoint_ns = inside.checkpoint_ns or starts_with(i.checkpoint_ns, inside.checkpoint_ns || '|')
+          )
+        )
+      )
   ) asked on true
   left join lateral (
     select count(*) > 0 as found, (array_agg(s.result))[1] as result
@@ -42,15 +67,11 @@ as $$
       and s.checkpoint_id = p_checkpoint.checkpoint_id and s.task_id = (t.task ->> 'id')::uuid and s.step_key = ''
   ) done on true
   left join lateral (
-    select ns.checkpoint_ns, exists (
+    select inside.checkpoint_ns, exists (
       select from duragraph.checkpoints k
       where k.shard = p_checkpoint.shard and k.tenant_id = p_checkpoint.tenant_id and k.thread_id = p_checkpoint.thread_id
-        and k.checkpoint_ns = ns.checkpoint_ns
+        and k.checkpoint_ns = inside.checkpoint_ns
     ) as found
-    from (
-      select concat_ws('|', nullif(p_checkpoint.checkpoint_ns, ''), (t.task ->> 'name') || ':' || (t.task ->> 'id'))
-        as checkpoint_ns
-    ) ns
   ) child on true
 $$;
 comment on function duragraph.state_tasks(duragraph.checkpoints, json, boolean) is

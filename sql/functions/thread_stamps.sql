@@ -3,7 +3,7 @@ returns table (thread_id uuid, stamp text)
 language sql
 stable
 set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off set jit = off as $$
-  select t.thread_id, concat_ws(' ', t.updated_at, s.active_run_id, l.started)
+  select t.thread_id, concat_ws(' ', t.updated_at, s.active_run_id, s.waiting, s.delayed, l.started)
   from unnest(p_threads) u (thread_id)
   join lateral (
     select t.* from duragraph.threads t

@@ -101,38 +101,39 @@ create table duragraph.runs (
   thread_id uuid not null,
   assistant_id uuid not null,
   graph_key integer not null,
-  status text not null default 'pending'
-    constraint runs_status_known check (status in ('pending', 'success', 'error', 'timeout', 'interrupted')),
-  multitask_strategy text not null default 'enqueue'
-    constraint runs_multitask_strategy_known check (multitask_strategy in ('enqueue', 'reject', 'interrupt', 'rollback')),
+  ord bigint not null default 0,
+  created_at timestamptz not null default now(),
+  max_attempts smallint not null default 3 constraint runs_max_attempts_positive check (max_attempts between 1 and 1000),
   temporary boolean not null default false,
   resumable boolean not null default false,
-  ord bigint not null default 0,
+  start_checkpoint_id uuid,
+  multitask_strategy text not null default 'enqueue'
+    constraint runs_multitask_strategy_known check (multitask_strategy in ('enqueue', 'reject', 'interrupt', 'rollback')),
+  metadata jsonb not null default '{}' constraint runs_metadata_object check (jsonb_typeof(metadata) = 'object'),
+  kwargs json not null,
+  -- What the end changes comes last: the write-ahead log leaves out what old and new row begin with.
+  status text not null default 'pending'
+    constraint runs_status_known check (status in ('pending', 'success', 'error', 'timeout', 'interrupted')),
   attempt smallint not null default 0,
-  max_attempts smallint not null default 3 constraint runs_max_attempts_positive check (max_attempts between 1 and 1000),
   last_seq integer not null default 0,
   token bigint,
   checkpoint_id uuid,
-  start_checkpoint_id uuid,
-  metadata jsonb not null default '{}' constraint runs_metadata_object check (jsonb_typeof(metadata) = 'object'),
-  kwargs json not null,
   output json,
   error json,
   reason text,
   worker_key integer,
-  created_at timestamptz not null default now(),
   started_at timestamptz,
   ended_at timestamptz,
   constraint runs_pkey primary key (shard, run_id),
   constraint runs_ended_when_terminal check ((status = 'pending') = (ended_at is null)),
   constraint runs_error_has_reason check (status <> 'error' or error is not null),
   constraint runs_attempts_bounded check (attempt <= max_attempts)
-) with (fillfactor = 85);
-comment on table duragraph.runs is 'History: written when a run is created and once more when it ends. What is pending and has a lease is running.';
+) with (fillfactor = 45);
+comment on table duragraph.runs is 'History: written when a run is created and once more when it ends, in the part of the page kept free for that (HOT). What is pending and has a lease is running.';
 comment on column duragraph.runs.status is 'pending until the run ends; duragraph.run_status() tells running from pending.';
 comment on column duragraph.runs.temporary is 'Stateless: its thread_id names no thread; its checkpoints go when it ends, its result stays in output.';
 comment on column duragraph.runs.ord is 'Where its row in ready or waiting is: priority in the high bits, order of arrival in the low 47.';
-comment on column duragraph.runs.kwargs is 'What to run, in the API''s own form: input, command, config, context, stream_mode, ...';
+comment on column duragraph.runs.kwargs is 'What to run, in the API''s own form: input, config, stream_mode, and of command, context, ... what is not the default.';
 comment on column duragraph.runs.token is 'The lease token under which its worker gave it back or ended it: a repeated ending is answered as done, any other as lease_lost.';
 comment on column duragraph.runs.checkpoint_id is 'The last checkpoint this run committed, when it has no lease: where its next attempt starts.';
 comment on column duragraph.runs.start_checkpoint_id is 'The checkpoint its creator asked to start from (a fork); null: the thread''s head.';
@@ -354,11 +355,22 @@ create table duragraph.interrupts (
 );
 comment on table duragraph.interrupts is 'Questions that nodes put to people, with their answers: one row a question, asked at a checkpoint by a task.';
 
+create type duragraph.run_request as (
+  assistant_id text, input json, command json, config jsonb, context jsonb, metadata jsonb, stream_mode json, stream_subgraphs boolean,
+  stream_resumable boolean, interrupt_before json, interrupt_after json, webhook text, multitask_strategy text, after_seconds double precision,
+  on_completion text, durability text, checkpoint_during boolean, checkpoint json, checkpoint_id text, feedback_keys json,
+  priority integer, max_attempts smallint
+);
+comment on type duragraph.run_request is 'The body of a client''s request for a run, as far as the engine reads it.';
+
 create type duragraph.new_run as (
   shard smallint, run_id uuid, thread_id uuid, assistant_id uuid, graph_id text, graph_key integer, ord bigint,
   strategy text, temporary boolean, resumable boolean, max_attempts smallint, start_checkpoint_id uuid, metadata jsonb, kwargs json, due_at timestamptz, brief boolean
 );
 comment on type duragraph.new_run is 'A run about to be created: what create_runs() made of one request.';
+
+create type duragraph.run_result as (status text, error json, output json, retry_after double precision);
+comment on type duragraph.run_result is 'How a worker says that a run ends (or goes back: status retry or release).';
 
 create type duragraph.run_end as (
   shard smallint, run_id uuid, tenant_id integer, thread_id uuid, temporary boolean, graph_key integer,

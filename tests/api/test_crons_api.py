@@ -95,6 +95,7 @@ BAD = [
     ({"end_time": "tomorrow"}, "end_time", "invalid_field"),
     ({"enabled": "yes"}, "enabled", "invalid_field"),
     ({"on_run_completed": "frame"}, "on_run_completed", "invalid_field"),
+    ({"multitask_strategy": "queue"}, "multitask_strategy", "invalid_field"),
     ({"metadata": [1]}, "metadata", "invalid_field"),
     ({"input": {"a": "\u0000"}}, "input.a", "invalid_text"),
     ({"webhook": "not an address"}, "webhook", "invalid_webhook"),

@@ -101,7 +101,6 @@ def test_a_busy_thread_cannot_be_changed(acting: Acting) -> None:
 def test_what_an_update_may_not_be(acting: Acting, stopped: tuple[str, dict[str, Any]]) -> None:
     path = f"/threads/{stopped[0]}/state"
     assert acting.refused("POST", path, {"values": {}, "as_node": "nowhere"}, 400) == ("unknown_node", "as_node")
-    assert acting.refused("POST", path, {"values": {}, "as_node": "increment"}) == ("worker_needed", "as_node")
     assert acting.refused("POST", path, {"values": {"count": "x"}}) == ("invalid_type", "values.count")
     assert acting.refused("POST", path, {"values": {}, "checkpoint_id": MISSING}, 404)[0] == "checkpoint_not_found"
     fresh = acting.thread()

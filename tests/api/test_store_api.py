@@ -16,6 +16,7 @@ from duragraph.store import Store
 from tests.api.acting import MISSING, Acting
 from tests.api.conftest import Live
 from tests.api.scripted import Api, Work
+from tests.sql.test_store import HOSTILE
 
 
 def root() -> str:
@@ -126,7 +127,7 @@ async def test_the_sweep_of_each_minute_deletes_what_is_over(live: Live, acting:
         store = Store.of(live.deps.settings)
         await store.open()
         try:
-            await jobs.sweep_store(store)
+            await jobs.sweep_items(store)
         finally:
             await store.close()
         kept = connection.execute("select key from duragraph.store_items where namespace = %s", ([own],)).fetchall()
@@ -179,6 +180,21 @@ def test_what_makes_no_sense_is_refused_by_its_place(
 ) -> None:
     # As bytes, for httpx itself refuses a lone surrogate.
     assert acting.refused(method, f"/store/{path}", content=json.dumps(body).encode()) == (code, field)
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+def test_no_text_means_anything(acting: Acting, text: str) -> None:
+    own, label = root(), text.replace(".", ":")
+    put(acting, [own, label], text, {text: text})
+    put(acting, [own, "other"], "k", {"f": "v"})
+    assert acting.get("/store/items", params={"namespace": [own, label], "key": text})["value"] == {text: text}
+    assert found(acting, [own, label]) == [text]
+    assert found(acting, [own], filter={text: text}) == [text]
+    assert found(acting, [own], filter={"f": text}) == []
+    assert found(acting, [label]) == []
+    assert [own, label] in acting.post("/store/namespaces", {"prefix": [own, label]})["namespaces"]
+    acting.call("DELETE", "/store/items", {"namespace": [own, label], "key": text}, 204)
+    assert found(acting, [own]) == ["k"]
 
 
 def test_a_query_that_makes_no_sense_is_refused_by_its_place(acting: Acting) -> None:

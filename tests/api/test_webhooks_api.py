@@ -7,7 +7,6 @@ import base64
 import hashlib
 import hmac
 import ipaddress
-import json
 import ssl
 import subprocess
 import threading
@@ -22,7 +21,7 @@ import httpx
 import psycopg
 import pytest
 
-from duragraph import webhooks
+from duragraph import jobs, webhooks
 from duragraph.config import Settings
 from duragraph.egress import Address, Egress
 from duragraph.errors import Invalid
@@ -101,9 +100,8 @@ async def test_a_cron_carries_its_webhook(serving: Serving, hooks: Receiver) -> 
             body = {"assistant_id": api.graph_id, "schedule": "0 0 1 1 *", "webhook": hooks.url("/cron")}
             made = await api.call("POST", "/runs/crons", body)
             api.rows("update duragraph.crons set next_run_date = now() returning 1")
-            due = live.deps.store.due_crons(1)
-            [tick] = await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(due, live.app.loop))
-            api.rows("select duragraph.fire_crons(%s)", json.dumps([{**tick, "next_run_date": None}]))
+            fired = jobs.fire_crons(live.deps.store, live.deps.hub)
+            await asyncio.wrap_future(asyncio.run_coroutine_threadsafe(fired, live.app.loop))
             [call] = await hooks.got(1)
     assert (call.path, call.body["metadata"]["cron_id"]) == ("/cron", made["cron_id"])
 
@@ -378,7 +376,7 @@ async def test_tls_asks_for_the_name_although_the_address_is_called(
 
 
 FORBIDDEN = [
-    *Path(__file__).with_name("forbidden_urls.txt").read_text().split(),
+    *Path(__file__).with_name("forbidden_urls.txt").read_text("utf-8").split(),
     "",
     " ",
     "not an address",

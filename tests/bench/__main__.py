@@ -1,7 +1,7 @@
 """`python -m tests.bench [quick] [names...]`: measures on each PostgreSQL there is and prints one table.
 
-Names: sql_path claim_latency http_path idle; all when none is given. `quick` (or QUICK=1) takes minutes. The table goes
-to build/bench.md and, as a list of {name, ours, peer, unit, ratio, target, met}, to build/bench.json.
+Names: sql_path claim_latency http_path idle langgraph_api; all when none is given. `quick` (or QUICK=1) takes minutes.
+The table goes to build/bench.md and, as a list of {name, ours, peer, unit, ratio, target, met}, to build/bench.json.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from tests.bench.scale import FULL, QUICK, Scale
 from tests.bench.servers import bench_server, server_dirs, server_version
 from tests.postgres import Server
 
-NAMES = ("sql_path", "claim_latency", "http_path", "idle")
+NAMES = ("sql_path", "claim_latency", "http_path", "idle", "langgraph_api")
 _NOISY = 0.5
 _BUILD = Path(__file__).parents[2] / "build"
 

@@ -31,9 +31,9 @@ class System:
 
 
 @asynccontextmanager
-async def system(dsn: str, workers: int) -> AsyncIterator[System]:
+async def system(dsn: str, workers: int, graphs: Path = _GRAPH, runs_at_once: int = 10) -> AsyncIterator[System]:
     """Running until the block ends; what the processes say is shown when one of them fails."""
-    port = _free_port()
+    port = free_port()
     url = f"http://127.0.0.1:{port}"
     environment = {name: value for name, value in os.environ.items() if not name.startswith("DURAGRAPH_")}
     environment |= {"DATABASE_URL": dsn, "PYTHONPATH": str(_ROOT)}
@@ -51,16 +51,18 @@ async def system(dsn: str, workers: int) -> AsyncIterator[System]:
         try:
             async with httpx.AsyncClient(base_url=url, timeout=_PATIENCE) as client:
                 api = start("uvicorn", "--factory", "duragraph.app:from_environment", "--port", str(port))
-                await _until(client, "/ok", lambda answer: answer.status_code == 200, started, said)
-                pids = [start("duragraph_worker.cli", "run", str(_GRAPH), "--url", url) for _ in range(workers)]
-                await _until(client, "/workers", lambda answer: answer.json()["total"] == workers, started, said)
+                await until(client, "/ok", lambda answer: answer.status_code == 200, started, said)
+                worker = ["duragraph_worker.cli", "run", str(graphs), "--max-concurrent-runs", str(runs_at_once)]
+                pids = [start(*worker, "--url", url) for _ in range(workers)]
+                await until(client, "/workers", lambda answer: answer.json()["total"] == workers, started, said)
                 yield System(client, api, pids)
         finally:
             for process in reversed(started):
-                await asyncio.to_thread(_stop, process)
+                await asyncio.to_thread(stop, process)
 
 
-async def _until(client: httpx.AsyncClient, path: str, ready: Any, started: Any, said: IO[bytes]) -> None:
+async def until(client: httpx.AsyncClient, path: str, ready: Any, started: Any, said: IO[bytes]) -> None:
+    """Returns when the answer to the path is `ready`."""
     try:
         async with asyncio.timeout(_PATIENCE):
             while True:
@@ -81,7 +83,8 @@ def _words(said: IO[bytes]) -> str:
     return said.read().decode(errors="replace")[-4000:]
 
 
-def _stop(process: subprocess.Popen[bytes]) -> None:
+def stop(process: subprocess.Popen[bytes]) -> None:
+    """In order, or by force."""
     process.send_signal(signal.SIGTERM)
     try:
         process.wait(15)
@@ -90,7 +93,8 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
+    """One that nobody uses now."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])

@@ -19,6 +19,8 @@ class Scale:
     requests: int
     idle_seconds: float
     patience: float
+    turn: float = 3.0
+    """Seconds that each server is asked for, in turns."""
 
 
 FULL = Scale(
@@ -27,8 +29,9 @@ FULL = Scale(
 )  # fmt: skip
 QUICK = Scale(
     rounds=3, jobs=8_000, callers=16, finished=200_000, queued=50_000, dead=20_000, claims=200, requests=60,
-    idle_seconds=15, patience=1,
+    idle_seconds=15, patience=1, turn=1.5,
 )  # fmt: skip
 TOY = Scale(
-    rounds=2, jobs=64, callers=4, finished=300, queued=300, dead=100, claims=4, requests=3, idle_seconds=0.5, patience=0
-)
+    rounds=2, jobs=64, callers=4, finished=300, queued=300, dead=100, claims=4, requests=3, idle_seconds=0.5,
+    patience=0, turn=0,
+)  # fmt: skip

@@ -9,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from tests.bench import langgraph_api
 from tests.bench.figures import Figure, Target, table, write
+from tests.bench.processes import system
 from tests.bench.scale import TOY
 from tests.postgres import Server
 
@@ -20,6 +22,20 @@ async def test_a_bench_gives_finite_figures_and_correct_end_states(server: Serve
     assert figures
     assert [figure.name for figure in figures if not all(map(math.isfinite, [*figure.ours, *figure.peer]))] == []
     assert [figure.name for figure in figures if not figure.name.startswith(f"{name}.")] == []
+
+
+async def test_two_servers_are_asked_the_same_in_turns(server: Server) -> None:
+    with server.database(server.template) as name:
+        async with system(server.dsn(name), 1, langgraph_api.OUR_GRAPHS) as running:
+            url = str(running.client.base_url)
+            figures = await langgraph_api.compare(url, url, TOY)
+    assert [figure.name for figure in figures if figure.target] == [
+        "langgraph_api.wait.x10", "langgraph_api.first_event.p50",
+    ]  # fmt: skip
+    *compared, load = figures
+    assert all(one > 0 for figure in compared for one in [*figure.ours, *figure.peer])
+    assert {len(figure.ours) for figure in figures} == {len(figure.peer) for figure in compared} == {TOY.rounds}
+    assert load.name == "langgraph_api.other_load"
 
 
 def test_a_figure_is_the_median_of_its_rounds_against_the_peers_own() -> None:

@@ -25,12 +25,12 @@ from tests.waiting import wait_for
 ROOT = Path(__file__).parents[2]
 SUITE = ROOT / "tests" / "conformance"
 
-# Who serves the graphs of tests/conformance/graphs/GRAPHS.md: `make conformance HOSTED=...` chooses.
+# Who serves the graphs of tests/conformance/graphs/GRAPHS.md; `make conformance HOSTED=native` chooses.
 WORKERS = {
     "native": ["run", str(ROOT / "tests" / "worker" / "toy_graphs.py")],
     "langgraph": ["run", "--config", str(SUITE / "graphs" / "langgraph.json")],
 }
-HOSTED = os.environ.get("HOSTED") or "native"
+HOSTED = (os.environ.get("HOSTED") or ",".join(WORKERS)).split(",")
 # Not wanted in any round: it needs a second server, with rules of its own.
 LEFT_OUT = {"set LG_AUTH_URL"}
 # Once is enough to wait up to a minute for a cron.
@@ -69,8 +69,14 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
+@pytest.fixture(scope="session", params=HOSTED)
+def hosted(request: pytest.FixtureRequest) -> str:
+    """Whose graphs these are."""
+    return str(request.param)
+
+
 @pytest.fixture(scope="session")
-def served(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def served(hosted: str, server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of `duragraph serve`, with a database and a worker of its own."""
     folder, port = tmp_path_factory.mktemp("conformance"), free_port()
     url = f"http://127.0.0.1:{port}"
@@ -86,7 +92,7 @@ def served(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
                 ),
                 (
                     "worker.log",
-                    ["duragraph_worker.cli", *WORKERS[HOSTED], "--url", url, "--max-concurrent-runs", "20"],
+                    ["duragraph_worker.cli", *WORKERS[hosted], "--url", url, "--max-concurrent-runs", "20"],
                     {"PYTHONPATH": str(ROOT)},
                 ),
             )
@@ -105,10 +111,9 @@ def served(server: Server, tmp_path_factory: pytest.TempPathFactory) -> Iterator
         yield url
 
 
-@pytest.mark.parametrize(
-    ("mount", "slow"), [pytest.param("", True, id="at the root"), pytest.param("/api/v1", False, id="under /api/v1")]
-)
-def test_the_suite_passes(served: str, mount: str, slow: bool, tmp_path: Path) -> None:
+@pytest.mark.parametrize("mount", ["", "/api/v1"], ids=["at the root", "under a prefix"])
+def test_the_suite_passes(served: str, hosted: str, mount: str, tmp_path: Path) -> None:
+    slow = hosted == HOSTED[0] and not mount
     report = tmp_path / "report.xml"
     command = ["pytest", "public", "-n", "4", "--tb=short", "-rfE", f"--junitxml={report}"]
     done = subprocess.run(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
@@ -335,6 +336,11 @@ class Race:
             )
         )
 
+    def waits_elsewhere(self) -> bool:
+        """Asked inside a transaction, whose view of the activity would otherwise stay as it was."""
+        self.one.value("select 1 from pg_stat_clear_snapshot()")
+        return self.waits()
+
 
 @pytest.fixture
 def race(two: tuple[psycopg.Connection[Any], psycopg.Connection[Any]]) -> Iterator[Race]:
@@ -397,6 +403,29 @@ def test_deleting_a_thread_and_firing_its_cron_never_deadlock(race: Race) -> Non
             wait_for(lambda: late.done() or race.waits(), what="the deletion to wait for the firing")
         late.result(timeout=10)
     assert runs_of(race.one, race.made) == []
+
+
+def test_without_the_first_deletion_a_thread_and_its_cron_would_deadlock(race: Race) -> None:
+    first = "delete from duragraph.crons c where c.tenant_id = p_tenant and c.thread_id = p_thread;\n  v_ended"
+    weaken(race.one.connection, "delete_thread", first, "v_ended")
+    race.other.connection.execute("set deadlock_timeout = '50ms'")
+    race.one.connection.execute("set deadlock_timeout = '10s'")
+    taking = "select from duragraph.crons where cron_id = %s for update"
+
+    def fire_late() -> None:
+        with race.one.connection.transaction():
+            race.one.connection.execute(taking, (race.made["cron_id"],))
+            held.set()
+            wait_for(race.waits_elsewhere, what="the deletion to wait for the cron")
+            fire(race.one, race.tick)
+
+    held = threading.Event()
+    with ThreadPoolExecutor(1) as pool:
+        firing = pool.submit(fire_late)
+        assert held.wait(10)
+        with pytest.raises(psycopg.errors.DeadlockDetected):
+            race.other.call("delete_thread", race.thread)
+        firing.result(timeout=10)
 
 
 def test_the_clock_of_the_database_decides(scene: Scene) -> None:

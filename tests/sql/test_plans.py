@@ -68,7 +68,7 @@ class Engine:
     def __init__(self, connection: psycopg.Connection[Any]) -> None:
         self.scene = Scene(connection)
         self.cursor = psycopg.ClientCursor(connection)
-        self.key = self.scene.worker()
+        self.key = self.scene.worker(lease_seconds=3600)  # however slow the machine is, nothing expires meanwhile
         self.number = 0
         self.threads: list[str] = []
         self.claims: list[dict[str, Any]] = []
@@ -173,8 +173,17 @@ class Engine:
 
     def read(self, rows: int) -> int:
         cursors = [{"run_id": claim["run_id"], "after": 0} for claim in self.claims[:rows]]
-        query = "explain (analyze, buffers, format json) select * from duragraph.read_events(%s)"
-        [(plan,)] = self.cursor.execute(query, (json.dumps(cursors),)).fetchall()
+        return self.explained("select * from duragraph.read_events(%s)", json.dumps(cursors))
+
+    def stamps(self, rows: int) -> int:
+        return self.explained("select * from duragraph.thread_stamps(1, %s::uuid[])", self.threads[-rows:])
+
+    def entries(self, rows: int) -> int:
+        each = "select e.* from unnest(%s::uuid[]) t, lateral duragraph.thread_entries(1, t) e"
+        return self.explained(each, self.threads[-rows:])
+
+    def explained(self, query: str, *parameters: object) -> int:
+        [(plan,)] = self.cursor.execute(f"explain (analyze, buffers, format json) {query}", parameters).fetchall()
         found: int = plan[0]["Plan"]["Shared Hit Blocks"] + plan[0]["Plan"]["Shared Read Blocks"]
         return found
 
@@ -191,6 +200,8 @@ class Engine:
             ("first commit", self.commit),
             ("commit", self.commit),
             ("read", self.read),
+            ("stamps", self.stamps),
+            ("entries", self.entries),
             ("heartbeat", self.heartbeat),
             ("release", self.release),
             ("retry", self.retry),
@@ -217,6 +228,8 @@ BOUNDS = {
     "first commit": 60,
     "commit": 70,
     "read": 30,
+    "stamps": 15,
+    "entries": 30,
     "heartbeat": 10,
     "release": 1,
     "retry": 60,
@@ -298,3 +311,31 @@ def test_claims_do_not_walk_over_the_dead(connection: psycopg.Connection[Any], f
         without = engine.pages("claim_runs", engine.key, 20, {})
     assert with_marks / 20 < 40
     assert without > 2 * with_marks
+
+
+@pytest.mark.parametrize("function", ["resolve_runs", "new_config", "new_kwargs", "current_time", "shard_of"])
+def test_requests_are_resolved_within_the_statement_that_asks(
+    connection: psycopg.Connection[Any], function: str
+) -> None:
+    """A function that is called, and not made part of the plan, is planned and set up anew for each run."""
+    lines = connection.execute("explain (verbose) select * from duragraph.resolve_runs(1, '[]')").fetchall()
+    plan = "\n".join(line for (line,) in lines)
+    assert "json_to_recordset" in plan
+    assert f"{function}(" not in plan
+
+
+@pytest.mark.parametrize(("fillfactor", "spared"), [(None, True), (100, False)], ids=["ours", "without room"])
+def test_the_end_of_a_run_is_written_beside_its_beginning(
+    connection: psycopg.Connection[Any], fillfactor: int | None, spared: bool
+) -> None:
+    """The page has room for it, so that no index is touched: a HOT update."""
+    if fillfactor:
+        connection.execute(f"alter table duragraph.runs set (fillfactor = {fillfactor})")
+    engine = Engine(connection)
+    for call in (engine.create, engine.claim, engine.complete):
+        call(ROWS)
+    connection.execute("select pg_stat_force_next_flush()")
+    counts = "select n_tup_upd, n_tup_hot_upd from pg_stat_user_tables where relid = 'duragraph.runs'::regclass"
+    [(updated, hot)] = connection.execute(counts).fetchall()
+    assert updated == ROWS
+    assert (hot == ROWS) is spared

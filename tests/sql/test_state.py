@@ -486,3 +486,36 @@ def test_questions_come_in_the_order_of_their_tasks(scene: Scene) -> None:
     shown = scene.call("get_thread", thread)["interrupts"]
     assert [one[0]["value"] for one in shown.values()] == nodes
     assert [one["value"] for one in scene.call("get_state", thread, {})["interrupts"]] == nodes
+
+
+def test_a_question_of_a_subgraph_shows_in_its_states_too(scene: Scene) -> None:
+    # given a task whose subgraph, and the subgraph in that, have come to a question
+    key = scene.worker()
+    thread = scene.thread()
+    scene.run(thread)
+    [claim] = scene.claim(key)
+    at = scene.superstep(claim, None, 0, {"count": {"set": 1}}, "increment")
+    outer = f"increment:{task_id(at, 'increment')}"
+    ids = [str(scene.bare("make_id")) for _ in range(3)]
+    inner = f"{outer}|deep:{task_id(ids[1], 'deep')}"
+
+    def child(checkpoint_id: str, ns: str, step_no: int, node: str) -> dict[str, Any]:
+        tasks = [{"id": task_id(checkpoint_id, node), "name": node, "path": ["__pull__", node]}]
+        place = {"checkpoint_id": checkpoint_id, "parent_checkpoint_id": None, "checkpoint_ns": ns, "step": step_no}
+        return {**place, "source": "loop", "channels": {}, "next": [node], "tasks": tasks}
+
+    children = [child(ids[0], outer, 0, "deep"), child(ids[1], outer, 1, "deep"), child(ids[2], inner, 0, "asker")]
+    asked = question(at, "asker", "sure?") | {"task_id": task_id(at, "increment"), "checkpoint_ns": inner}
+    scene.commit(claim, checkpoints=children, interrupts=[asked])
+    scene.commit(claim, end={"status": "success"})
+    # then the task, the subgraph's task and the task that asks show it
+    shown = [{"id": asked["interrupt_id"], "value": "sure?"}]
+    state = scene.call("get_state", thread, {"subgraphs": True})
+    for _ in range(3):
+        [task] = state["tasks"]
+        assert (task["interrupts"], state["interrupts"]) == (shown, shown)
+        state = task["state"] or state
+    assert task["name"] == "asker"
+    # and an older state of the subgraph does not
+    older = scene.call("get_state", thread, {"checkpoint": {"checkpoint_ns": outer, "checkpoint_id": ids[0]}})
+    assert older["interrupts"] == []

@@ -12,6 +12,7 @@ import pytest
 from tests.sql.acts import finish, silence, weaken
 from tests.sql.scene import Scene
 from tests.sql.test_races import Race
+from tests.sql.test_views import act_as
 
 HOSTILE = [
     "'; drop table duragraph.store_items; --",
@@ -519,6 +520,21 @@ def test_a_lost_lease_neither_reads_nor_writes(scene: Scene, ops: list[dict[str,
     assert not lost(scene, again, *ops)
     assert finish(scene, again)
     assert lost(scene, again, *ops)
+
+
+def test_a_worker_s_login_reaches_the_store_through_its_runs_alone(scene: Scene) -> None:
+    claim = claimed(scene)
+    with scene.connection.transaction(force_rollback=True):
+        scene.connection.execute("set local role duragraph_worker")
+        [_, item] = run_batch(scene, claim, PUT, GET)
+        assert item["value"] == {"by": "run"}
+    for statement in (
+        "select * from duragraph.store_items",
+        "select duragraph.store_batch(1, '[]')",
+        "select duragraph.search_items(1, '{}')",
+    ):
+        with pytest.raises(psycopg.errors.InsufficientPrivilege):
+            act_as(scene, "duragraph_worker", statement)
 
 
 def test_a_write_of_a_run_that_is_being_cancelled_waits_and_is_refused(race: Race) -> None:

@@ -282,3 +282,19 @@ def test_the_api_role_can_do_the_api(scene: Scene) -> None:
         scene.call("put_state", thread, {"values": {"count": 1}})
         scene.run(thread)
         scene.call("delete_thread", thread)
+
+
+def test_the_longest_wait_is_that_of_all_and_of_those_that_may_start(scene: Scene) -> None:
+    # given a run at work for a minute, one behind it for half of that, and one that came just now and may start
+    key = scene.worker()
+    thread = scene.thread()
+    scene.run(thread)
+    scene.claim(key)
+    scene.wait(30)
+    scene.run(thread)
+    scene.wait(30)
+    scene.run(None)
+    scene.wait(5)
+    queue = scene.call("metrics")["queue"]
+    waits = [queue[f"pending_{which}runs_wait_time_max_secs"] for which in ("", "unblocked_")]
+    assert [round(float(wait)) for wait in waits] == [35, 5]

@@ -260,6 +260,16 @@ def test_a_late_answer_of_a_lost_attempt_changes_nothing(scene: Scene) -> None:
     assert row(scene)["status"] == "delivered"
 
 
+def test_without_the_attempt_in_the_condition_a_late_answer_would_count(scene: Scene) -> None:
+    weaken(scene.connection, "settle_webhook", "and d.attempt = p_attempt")
+    delivery(scene)
+    [late] = claim(scene)
+    scene.wait(31)
+    claim(scene)
+    settle(scene, late, "too late", final=True)
+    assert row(scene)["status"] == "failed"
+
+
 def test_an_operator_sends_again_under_the_same_id(scene: Scene) -> None:
     made = delivery(scene)
     [taken] = claim(scene)

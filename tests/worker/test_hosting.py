@@ -137,6 +137,35 @@ async def test_a_question_is_shown_with_its_task_and_is_gone_when_answered(db: p
     assert values(stage)["answers"] == [{"item": 1, "answer": "one"}, {"item": 2, "answer": "two"}]
 
 
+async def test_whoever_waits_is_told_all_questions_that_are_left(db: psycopg.Connection[Any]):
+    stage = await host(db, toys.interrupting)
+    await stage.run({"input": {"request": "x", "parallel": 3}})
+    asked = values(stage)["__interrupt__"]
+    assert [one["value"]["number"] for one in asked] == [1, 2, 3]
+    await stage.run({"resume": {asked[1]["id"]: "two"}})
+    assert {one["id"] for one in values(stage)["__interrupt__"]} == {asked[0]["id"], asked[2]["id"]}
+    await stage.run({"resume": {asked[0]["id"]: "one", asked[2]["id"]: "three"}})
+    assert "__interrupt__" not in values(stage)
+    assert values(stage)["status"] == "done"
+
+
+@pytest.mark.parametrize("mode", ["tasks", "debug"])
+async def test_a_failed_task_is_shown_with_type_and_message(mode: str, db: psycopg.Connection[Any]):
+    stage = await host(db, toys.failing)
+    run_id = await stage.run({"input": {"message": "no"}, "stream_mode": [mode]})
+    ends = [data.get("payload", data) for name, data in stage.events(run_id) if name == mode]
+    assert ends[-1]["error"] == {"error": "ValueError", "message": "no"}
+
+
+async def test_a_debug_checkpoint_says_where_the_state_of_a_subgraph_is(db: psycopg.Connection[Any]):
+    stage = await host(db, toys.nested)
+    run_id = await stage.run({"input": {}, "stream_mode": ["debug"]})
+    shown = [data["payload"] for name, data in stage.events(run_id) if data.get("type") == "checkpoint"]
+    (task,) = next(payload["tasks"] for payload in shown if payload["next"] == ["child"])
+    assert task["checkpoint"]["checkpoint_ns"] == f"child:{task['id']}"
+    assert "state" not in task
+
+
 async def test_the_state_of_a_subgraph_is_inside_its_task(db: psycopg.Connection[Any]):
     stage = await host(db, toys.nested)
     await stage.play([{"input": {"pause": True}}])

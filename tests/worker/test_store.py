@@ -7,6 +7,7 @@ import json
 import threading
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime, timedelta
+from random import Random
 from typing import Any
 
 import httpx
@@ -234,6 +235,62 @@ def test_what_was_given_or_is_changed_afterwards_is_not_what_is_stored(store: St
     assert given is not None
     given.value["list"].append(3)
     assert store.search()[0].value == {"list": [1]}
+
+
+class Dice:
+    """Operations at random, over so few names and values that they meet."""
+
+    def __init__(self, seed: int) -> None:
+        self.pick = Random(seed)
+
+    def labels(self, least: int, *more: str) -> list[str]:
+        return self.pick.choices(["a", "ab", "b", "a\x01", "é", "\U0001f600", *more], k=self.pick.randint(least, 3))
+
+    def scalar(self) -> Any:
+        return self.pick.choice(
+            [None, True, False, 0, 1, 1.0, -2.5, 10**20, "", "1", "a", "B", "é", "\U0001f600", "\uffff"]
+        )
+
+    def value(self, depth: int = 2) -> Any:
+        kinds: list[Callable[[], Any]] = [self.scalar, self.scalar]
+        if depth:
+            kinds += [lambda: [self.value(depth - 1)], lambda: {self.pick.choice("xy"): self.value(depth - 1)}]
+        return self.pick.choice(kinds)()
+
+    def wanted(self) -> Any:
+        operators = self.pick.sample(["$eq", "$ne", "$gt", "$gte", "$lt", "$lte"], k=self.pick.randint(1, 2))
+        return self.pick.choice([self.value(), {operator: self.value(1) for operator in operators}])
+
+    def op(self) -> dict[str, Any]:
+        at = {"namespace": self.labels(1), "key": self.pick.choice("kl")}
+        value = {name: self.value() for name in self.pick.sample("xyz", k=self.pick.randint(0, 3))}
+        page = {"limit": self.pick.choice([1, 3, 100]), "offset": self.pick.choice([0, 0, 1])}
+        wanted = {name: self.wanted() for name in self.pick.sample("xyz", k=self.pick.randint(0, 2))}
+        refresh = {"refresh_ttl": self.pick.choice([True, False])}
+        depth = {"max_depth": self.pick.randint(1, 3)} if self.pick.random() < 0.5 else {}
+        ends = {"prefix": self.labels(0, "*"), "suffix": self.labels(0, "*")}
+        choices: list[dict[str, Any]] = [
+            *[{"op": "put", **at, "value": value, **self.pick.choice([{}, {"ttl": 1}, {"ttl": 2.5}])}] * 6,
+            {"op": "delete", **at},
+            {"op": "get", **at, **refresh},
+            *[{"op": "search", "namespace_prefix": self.labels(0), "filter": wanted, **page, **refresh}] * 2,
+            {"op": "search", "filter": wanted, **page, **refresh},
+            *[{"op": "list_namespaces", **ends, **depth, **page}] * 2,
+            {"op": "list_namespaces", **depth, **page},
+        ]
+        return self.pick.choice(choices)
+
+
+@pytest.mark.parametrize("seed", range(16))
+def test_memory_and_postgres_never_disagree(db: psycopg.Connection[Any], seed: int) -> None:
+    dice, memory, postgres = Dice(seed), Held(None), Held(db)
+    memory.now = postgres.scene.now if postgres.scene else memory.now
+    for _ in range(60):
+        ops = [dice.op() for _ in range(dice.pick.randint(1, 4))]
+        assert memory.store_ops_in_thread(ops) == postgres.store_ops_in_thread(ops), ops
+        seconds = dice.pick.choice([0, 0, 1, 40])
+        memory.wait(seconds)
+        postgres.wait(seconds)
 
 
 # In nodes

@@ -41,7 +41,11 @@ class Frames:
         if mode == "checkpoints":
             payload = _pointed(payload)
         elif mode == "debug" and payload.get("type") == "checkpoint":
-            payload = {**payload, "payload": _pointed(payload["payload"])}
+            payload = {**payload, "payload": _located(_pointed(payload["payload"]))}
+        elif mode == "debug":
+            payload = {**payload, "payload": _told(payload["payload"])}
+        elif mode == "tasks":
+            payload = _told(payload)
         return [EventItem(event=f"{mode}{suffix}", data=jsonable(payload))]
 
     def event(self, event: Any) -> list[EventItem]:
@@ -85,6 +89,28 @@ def _pointed(payload: dict[str, Any]) -> dict[str, Any]:
         "checkpoint": _point(payload.get("config")),
         "parent_checkpoint": _point(payload.get("parent_config")),
     }
+
+
+def _located(payload: dict[str, Any]) -> dict[str, Any]:
+    """A checkpoint of mode `debug`: where the state of a subgraph is, its task says in `checkpoint`."""
+    tasks = [
+        {
+            **{name: value for name, value in task.items() if name != "state"},
+            "checkpoint": task["state"]["configurable"],
+        }
+        if isinstance(task.get("state"), dict) and "configurable" in task["state"]
+        else task
+        for task in payload["tasks"]
+    ]
+    return {**payload, "tasks": tasks}
+
+
+def _told(payload: dict[str, Any]) -> dict[str, Any]:
+    """A task's end, its error as type and message."""
+    error = payload.get("error")
+    if not isinstance(error, BaseException):
+        return payload
+    return {**payload, "error": {"error": type(error).__name__, "message": str(error)}}
 
 
 def _point(config: Any) -> dict[str, Any] | None:

@@ -34,6 +34,7 @@ from duragraph_worker.journal import (
 
 _INTERRUPT, _RESUME, _RETURN = "__interrupt__", "__resume__", "__return__"
 _CONTROL = frozenset({_INTERRUPT, _RESUME, "__error__", "__error_source_node__", "__scheduled__"})
+_START = "__start__"
 _ANSWER_ID = re.compile(r"[0-9a-f]{32}").fullmatch
 _NOBODY = "00000000-0000-0000-0000-000000000000"
 """The task in whose name LangGraph writes what comes from outside."""
@@ -93,11 +94,8 @@ class HostedRun:
         for channel, value in writes:
             if channel == _INTERRUPT:
                 write["interrupts"] = [self._question(key, task_id, one) for one in _each(value)]
-        if (
-            any(channel not in _CONTROL for channel, _ in writes)
-            and task_id in self._names
-            and task_id not in self._done
-        ):
+        finished = any(channel not in _CONTROL for channel, _ in writes)
+        if finished and self._names.get(task_id, _START) != _START and task_id not in self._done:
             self._done.add(task_id)
             self._nodes.append(self._names[task_id])
             write["steps"] = [self._step(key, task_id, writes)]
@@ -203,14 +201,22 @@ class HostedRun:
         if mode == "tasks":
             self._task(payload)
         if mode == "values" and not ns:
-            self._values = payload
-            self._asked = list(payload.get(_INTERRUPT) or ()) if isinstance(payload, dict) else []
+            self._note(payload)
             if not self._exit and not self._asked:
                 self._held = payload
                 return
         self._emit(self._frames.of(ns, mode, payload))
         if mode == "checkpoints" and not ns and self.kwargs.get("durability") == "sync":
             await self.outbox.flushed()
+
+    def _note(self, payload: Any) -> None:
+        """What the run gives out if it ends here. Of several questions each comes with values of its own, and behind
+        them may come the values without any."""
+        asked = list(payload.get(_INTERRUPT) or ()) if isinstance(payload, dict) else []
+        known = {one.id for one in self._asked}
+        self._asked += [one for one in asked if one.id not in known]
+        if asked or not self._asked:
+            self._values = payload
 
     def _checkpoint(self, ns: tuple[str, ...], payload: Any, held: Any) -> None:
         """A checkpoint's other half, and the values that were streamed just before it: by reference where they are the
@@ -226,6 +232,7 @@ class HostedRun:
             self._names[task["id"]] = task["name"]
         if not ns:
             self._next = list(payload["next"])
+            self._asked = []
         if self._exit or key in self._saver.read:
             if same:
                 behind["events"] = self._frames.of((), "values", held)
@@ -284,9 +291,12 @@ class HostedRun:
     async def _end(self) -> Outcome:
         end = EndItem(status="success")
         if self.claim.get("temporary") or self.outbox.head is None or not self._shows_all:
-            shown = jsonable(self._values if self._values is not None else {})
-            end["output"] = shown
+            end["output"] = self._shown()
         return await self._last(end, Write(), Outcome("success", _as_object(self._values), tuple(self._next)))
+
+    def _shown(self) -> Any:
+        values = jsonable(self._values if self._values is not None else {})
+        return {**values, _INTERRUPT: jsonable(self._asked)} if self._asked and isinstance(values, dict) else values
 
     @property
     def _shows_all(self) -> bool:
