@@ -424,12 +424,14 @@ class Store:
     async def legacy_lease(self, tenant: int, run_id: UUID) -> LegacyLease | None:
         """The lease of a run in progress, with the checkpoint it stands on: before its start the thread's head."""
         rows = await self._rows(
-            "select l.token, l.last_write, l.started, l.worker_key, l.temporary, g.graph_id,"
+            "select l.token, l.last_write, s.started, l.worker_key, l.temporary, g.graph_id,"
             "   duragraph.checkpoint_document(l.shard, l.tenant_id, l.thread_id,"
-            "     case when l.started then l.checkpoint_id"
+            "     case when s.started then l.checkpoint_id"
             "       else coalesce((r.kwargs ->> 'checkpoint_id')::uuid, t.checkpoint_id) end)::text,"
             "   r.kwargs, g.definition::text"
             " from duragraph.leases l"
+            # A lease that was claimed by the other protocol counts as started before it has a checkpoint.
+            " cross join lateral (select l.started and l.checkpoint_id is not null as started) s"
             " join duragraph.runs r on r.shard = l.shard and r.run_id = l.run_id"
             " join duragraph.graphs g on g.graph_key = l.graph_key"
             " left join duragraph.threads t"

@@ -8,7 +8,7 @@ begin
   update duragraph.threads t
   set
     metadata = t.metadata || v_metadata,
-    config = t.config || jsonb_build_object('metadata', coalesce(t.config -> 'metadata', '{}') || v_metadata),
+    config = t.config || jsonb_build_object('metadata', coalesce(nullif(t.config -> 'metadata', 'null'), '{}') || v_metadata),
     updated_at = duragraph.current_time()
   where t.shard = duragraph.shard_of(p_thread) and t.tenant_id = p_tenant and t.thread_id = p_thread;
   if not found then

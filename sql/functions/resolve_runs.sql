@@ -10,11 +10,12 @@ language sql stable as $$
       else s.labels || coalesce((
           select t.metadata from duragraph.threads t
           where t.shard = duragraph.shard_of(q.thread_id) and t.tenant_id = p_tenant and t.thread_id = q.thread_id), '{}')
-        || coalesce((q.body).config -> 'metadata', '{}') || coalesce((q.body).metadata, '{}')
+        || coalesce(nullif((q.body).config -> 'metadata', 'null'), '{}') || coalesce((q.body).metadata, '{}')
         || jsonb_build_object('graph_id', s.graph_id, 'assistant_id', s.assistant_id) end,
     case when s.assistant_id is not null then duragraph.new_kwargs(q.body,
-      duragraph.new_config(s.config, s.context, (q.body).config, coalesce((q.body).context, (q.body).config -> 'configurable'), q.request_id),
-      s.context || coalesce((q.body).context, (q.body).config -> 'configurable', '{}')) end,
+      duragraph.new_config(s.config, s.context, (q.body).config,
+        coalesce((q.body).context, nullif((q.body).config -> 'configurable', 'null')), q.request_id),
+      s.context || coalesce((q.body).context, nullif((q.body).config -> 'configurable', 'null'), '{}')) end,
     case when (q.body).after_seconds > 0 then duragraph.current_time() + make_interval(secs => (q.body).after_seconds) end
   from (
     select r.*, r.thread_id is null and (r.body).on_completion is distinct from 'keep' as temporary, (r.body).assistant_id as asked

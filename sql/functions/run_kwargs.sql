@@ -12,9 +12,9 @@ begin
         ('resumable', 'false'), ('durability', '"async"'), ('on_completion', 'null'), ('checkpoint_during', 'true'),
         ('checkpoint_id', coalesce(to_json(p_run.start_checkpoint_id)::text, 'null')),
         ('config', (v_config
-          || jsonb_build_object('configurable', coalesce(v_config -> 'configurable', '{}') || v_ids
+          || jsonb_build_object('configurable', coalesce(nullif(v_config -> 'configurable', 'null'), '{}') || v_ids
             || '{"user_id": "", "langgraph_auth_user": null, "langgraph_auth_user_id": ""}')
-          || jsonb_build_object('metadata', coalesce(v_config -> 'metadata', '{}') || p_run.metadata || v_ids))::text)) as d(key, value)
+          || jsonb_build_object('metadata', coalesce(nullif(v_config -> 'metadata', 'null'), '{}') || p_run.metadata || v_ids))::text)) as d(key, value)
       left join json_each(p_run.kwargs) k on k.key = d.key and d.key <> 'config')::json;
 end $$;
 comment on function duragraph.run_kwargs(duragraph.runs) is

@@ -250,6 +250,25 @@ async def test_a_name_longer_than_an_index_takes_is_refused(api: Api) -> None:
     assert await api.refused("POST", f"/threads/{thread}/state", {"values": {name: 1}}) == ("invalid_value", None)
 
 
+async def test_null_in_a_config_is_as_if_it_were_not_there(api: Api) -> None:
+    worker = await api.worker()
+    thread = await api.thread()
+    config = {"configurable": None, "metadata": None, "tags": None, "recursion_limit": None}
+    made = {"graph_id": api.graph_id, "config": config}
+    assistant = (await api.call("POST", "/assistants", made))["assistant_id"]
+    for asked in (api.graph_id, assistant):
+        for context in ({}, {"context": {"a": 1}}):
+            run = await api.run(thread, assistant_id=asked, config=config, **context)
+            work = await worker.claim()
+            given = work.claim["kwargs"]["config"]["configurable"]
+            assert given.pop("langgraph_request_id")
+            assert given == context.get("context", {})
+            assert (await api.call("GET", f"/threads/{thread}/runs/{run['run_id']}"))["kwargs"]["config"]["metadata"]
+            await work.step({"seen": 1}, end={"status": "success"})
+    await api.call("PATCH", f"/threads/{thread}/state", {"metadata": {"m": 1}}, 204)
+    assert (await api.call("GET", f"/threads/{thread}"))["config"]["metadata"]["m"] == 1
+
+
 async def test_an_error_never_shows_the_database(api: Api, place: str) -> None:
     response = await api.http.post(place, content=f'{{"assistant_id": "{api.graph_id}", "checkpoint": 5}}')
     assert response.status_code == 422

@@ -269,6 +269,18 @@ async def test_a_human_node_in_the_middle_cannot_be_resumed_and_says_why(api: Ap
     await asyncio.gather(held, return_exceptions=True)
 
 
+async def test_events_of_a_run_that_was_claimed_by_the_other_protocol_break_nothing(api: Api) -> None:
+    worker = await api.worker(definition=FLOW)
+    thread = await api.thread()
+    run = await api.run(thread)
+    work = await worker.claim()
+    for event in ("node_completed", "run_requires_action", "run_started", "node_completed", "run_completed"):
+        body = {"run_id": work.run_id, "event_type": event, "data": {"node_id": "a", "output": {"n": 2}}}
+        assert await api.call("POST", f"{worker.path}/events", body) == {"received": True}
+    assert await api.run_status(run) == "success"
+    assert (await api.call("GET", f"/threads/{thread}/state"))["values"] == {"n": 2}
+
+
 async def test_an_unknown_worker_is_told_404(api: Api) -> None:
     for ending in ("poll", "heartbeat", "events"):
         body = {"run_id": MISSING, "event_type": "run_started", "status": "ready"}
