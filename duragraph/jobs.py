@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from functools import partial
 from datetime import datetime
 from typing import Any
 
@@ -54,16 +55,11 @@ def make_queue(settings: Settings, store: Store, hub: Hub, webhooks: Webhooks) -
     @queue.task(name="minute", queueing_lock="minute")
     async def each_minute(timestamp: int) -> None:
         webhooks.kick()
-        for duty in (fire_crons, sweep):
+        for duty in (partial(fire_crons, store, hub), partial(sweep, store, hub), partial(expire, store)):
             try:
-                await duty(store, hub)
+                await duty()
             except DuragraphError as problem:
-                log.warning("duty failed", extra={"duty": duty.__name__, "problem": problem.message})
-
-    @queue.periodic(cron="* * * * *")
-    @queue.task(name="expire", queueing_lock="expire")
-    async def expire_each_minute(timestamp: int) -> None:
-        await expire(store)
+                log.warning("duty failed", extra={"duty": duty.func.__name__, "problem": problem.message})
 
     @queue.periodic(cron="7 * * * *")
     @queue.task(name="retain", queueing_lock="retain")

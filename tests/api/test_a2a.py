@@ -33,7 +33,7 @@ async def answers(work: Work) -> None:
 
 async def asks(work: Work) -> None:
     """Asks a question, and ends when it is answered."""
-    answer = (work.claim["kwargs"]["command"] or {}).get("resume")
+    answer = (work.claim["kwargs"].get("command") or {}).get("resume")
     if answer is not None:
         await work.step({"answer": answer}, end={"status": "success"})
         return

@@ -72,7 +72,7 @@ def same(frames: list[Frame]) -> list[tuple[int, str, str, object]]:
 
 async def ask(work: Work) -> None:
     """Ask a question, or take its answer."""
-    resume = (work.claim["kwargs"]["command"] or {}).get("resume")
+    resume = (work.claim["kwargs"].get("command") or {}).get("resume")
     if resume is not None:
         await work.step({"answer": resume}, end={"status": "success"})
         return
