@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
-from functools import partial
 from datetime import datetime
+from functools import partial
 from typing import Any
 
 import orjson

@@ -8,7 +8,8 @@ as $$
     json_build_object(
       'id', t.task ->> 'id',
       'name', t.task ->> 'name',
-      'path', t.task -> 'path',
+      -- As LangGraph's own tools look for it.
+      'path', regexp_replace((t.task -> 'path')::text, '^\[\s*"__(pull|push)__"', '["__pregel_\1"')::json,
       'error', case
         when not done.found and asked.questions is null and p_error is not null
           then (p_error ->> 'error') || '(' || quote_literal(p_error ->> 'message') || ')'

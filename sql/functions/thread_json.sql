@@ -13,7 +13,7 @@ as $$
       'state_updated_at', duragraph.iso(p_thread.state_updated_at),
       'metadata', p_thread.metadata,
       'status', duragraph.thread_status(p_thread),
-      'config', p_thread.config,
+      'config', '{"configurable": {}}'::jsonb || p_thread.config,
       'values', case
         when p_select is null or 'values' = any (p_select) or p_extract is not null
           then duragraph.checkpoint_values(

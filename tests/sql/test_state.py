@@ -69,7 +69,7 @@ def test_history_is_newest_first_and_linked(scene: Scene) -> None:
     assert history[1]["tasks"][0] == {
         "id": task_id(made[3], "finish"),
         "name": "finish",
-        "path": ["__pull__", "finish"],
+        "path": ["__pregel_pull", "finish"],
         "error": None,
         "interrupts": [],
         "checkpoint": None,
