@@ -24,7 +24,7 @@ begin
   if not found then
     return 'false';
   end if;
-  delete from duragraph.store_vectors v where v.tenant_id = p_tenant and v.namespace = v_namespace and v.key = v_key;
+  perform duragraph.forget_vectors(p_tenant, v_namespace, v_key);
   insert into duragraph.store_vectors (tenant_id, namespace, key, path, vector)
   select p_tenant, v_namespace, v_key, v ->> 'path', duragraph.unit_vector(v -> 'vector') from jsonb_array_elements(v_vectors) v;
   return 'true';

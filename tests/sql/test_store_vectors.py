@@ -272,21 +272,24 @@ def test_without_the_lock_on_the_item_old_vectors_would_stay(race: Race) -> None
     assert vectors(race.one) == {"k": [1, 0]}
 
 
-def test_batches_that_put_and_index_in_another_order_do_not_lock_each_other_out(race: Race) -> None:
-    for key in ("k", "l"):
+@pytest.mark.parametrize("guarded", [True, False])
+def test_batches_that_put_and_index_in_another_order_do_not_lock_each_other_out(race: Race, guarded: bool) -> None:
+    if not guarded:
+        weaken(race.one.connection, "store_batch", "'delete', 'index'", "'delete'")
+    for key in ("first", "held", "last"):
         put(race.one, ["a"], key)
+    at = {key: get(race.one, ["a"], key)["updated_at"] for key in ("first", "last")}
     ops = [
-        {"op": "index", "namespace": ["a"], "key": key, "updated_at": item["updated_at"], "vectors": []}
-        for key in ("l", "k")
-        if (item := get(race.one, ["a"], key))
+        {"op": "index", "namespace": ["a"], "key": key, "updated_at": at[key], "vectors": []}
+        for key in ("last", "first")
     ]
-    with race.held("select from duragraph.store_items where key = 'l' for update"):
-        first = race.pool.submit(batch, race.one, put_op("k"), put_op("l"))
-        race.settled(first)
-        second = race.pool.submit(batch, race.other, *ops)
-        race.settled(first, second)
-    first.result(timeout=10)
-    assert second.result(timeout=10) == [False, False]
+    with race.held("select from duragraph.store_items where key = 'held' for update"):
+        putting = race.pool.submit(batch, race.one, put_op("first"), put_op("held"), put_op("last"))
+        race.settled(putting)
+        indexing = race.pool.submit(batch, race.other, *ops)
+        race.settled(putting, indexing)
+    problems = [problem for call in (putting, indexing) if (problem := call.exception(timeout=10)) is not None]
+    assert [getattr(problem, "sqlstate", None) for problem in problems] == ([] if guarded else ["40P01"])
 
 
 def test_who_lost_the_lease_indexes_nothing(scene: Scene) -> None:

@@ -122,6 +122,39 @@ async def test_a_worker_whose_embedder_fails_says_that_there_is_no_vector() -> N
     assert (await with_meanings(toy(), [put, {**search, "query": "b"}]))[1]["vector"][:3] == [0, 1, 0]
 
 
+class Journaled:
+    """Where an embedder reads items and writes vectors."""
+
+    def __init__(self, texts: int) -> None:
+        self.value = {"texts": ["a"] * texts + ["!"]}
+        self.requests: list[list[Any]] = []
+        self.ends: list[Any] = []
+
+    async def store(self, ops: list[Any]) -> list[Any]:
+        self.requests.append(ops)
+        return [{"value": self.value, "updated_at": "now"} if op["op"] == "get" else True for op in ops]
+
+    async def commit(self, write: Any) -> None:
+        self.ends.append(write["end"])
+
+
+async def test_many_items_go_in_requests_that_are_not_too_large() -> None:
+    journal = Journaled(texts=100)
+    items = [{"namespace": ["n"], "key": str(n), "updated_at": "now"} for n in range(120)]
+    items.append({"namespace": ["n"], "key": "changed", "updated_at": "before"})
+    claim: Any = {"kwargs": {"input": {"items": items}}}
+    outcome = await toy(fields=["texts[*]"]).execute(claim, journal)  # type: ignore[arg-type]  # what it needs of one
+    writes = [ops for ops in journal.requests if ops[0]["op"] == "index"]
+    assert (outcome.status, journal.ends) == ("success", [{"status": "success", "output": {}}])
+    assert [op["key"] for ops in writes for op in ops] == [str(n) for n in range(120)], "each once, but the changed one"
+    assert {len(op["vectors"]) for ops in writes for op in ops} == {100}, "a text that means nothing has none"
+    assert writes[0][0]["vectors"][7]["path"] == "texts[*].7"
+    assert max(len(json.dumps(ops)) for ops in journal.requests) < 8 * 2**20
+    big = Embedder(lambda texts: [[0.123456789012345678] * 1536 for _ in texts], dims=1536, fields=["texts[*]"])
+    await big.execute(claim, journal)  # type: ignore[arg-type]  # the same
+    assert max(len(json.dumps(ops)) for ops in journal.requests) < 8 * 2**20
+
+
 # A langgraph.json
 
 
@@ -136,7 +169,7 @@ async def test_a_worker_whose_embedder_fails_says_that_there_is_no_vector() -> N
         ({"index": {"embed": "./toys.py:embed", "dims": 0}}, "dims is 0"),
         ({"index": {"embed": "./toys.py:number", "dims": 2}}, "embeds nothing"),
         ({"index": {"embed": "./toys.py:embed", "dims": 2, "fields": "title"}}, "must be a list"),
-        ({"index": {"embed": "openai:text-embedding-3-small", "dims": 1536}}, "install langchain"),
+        ({"index": {"embed": "openai:text-embedding-3-small", "dims": 1536}}, "it takes langchain"),
     ],
 )
 def test_an_index_that_cannot_be_is_explained(tmp_path: Path, store: Any, said: str) -> None:

@@ -28,6 +28,8 @@ GRAPH_ID = "__embed__"
 PATIENCE = 10.0
 """How long a search waits for what its query means, in seconds."""
 _ITEMS_AT_ONCE = 50
+_NUMBERS_AT_ONCE = 200_000
+"""Of vectors, in one request: some 4 MB, where the control plane takes 16."""
 
 Vector = list[float]
 EmbedFn = Callable[[list[str]], Sequence[Sequence[float]] | Awaitable[Sequence[Sequence[float]]]]
@@ -114,18 +116,16 @@ class Embedder(HostedGraph):
             if stored is not None and stored["updated_at"] == item["updated_at"]:
                 found.append((item, self._texts(stored["value"], item.get("fields"))))
         vectors = iter(await self.embed([text for _, texts in found for _, text in texts]))
-        ops = [
-            {
-                "op": "index",
-                **{name: item[name] for name in ("namespace", "key", "updated_at")},
-                "vectors": [
-                    {"path": path, "vector": vector}
-                    for path, vector in [(path, next(vectors)) for path, _ in texts]
-                    if any(vector)
-                ],
-            }
-            for item, texts in found
-        ]
+        ops: list[dict[str, Any]] = []
+        numbers = 0
+        for item, texts in found:
+            if numbers > _NUMBERS_AT_ONCE:
+                await journal.store(ops)
+                ops, numbers = [], 0
+            made = [{"path": path, "vector": next(vectors)} for path, _ in texts]
+            op = {"op": "index", **{name: item[name] for name in ("namespace", "key", "updated_at")}}
+            ops.append({**op, "vectors": [one for one in made if any(one["vector"])]})
+            numbers += len(made) * self.dims
         if ops:
             await journal.store(ops)
 
