@@ -382,6 +382,14 @@ class Error(Answer):
     error: str | None = Field(default=None, description="The detail once more, where LangGraph has it under this name.")
 
 
+class CommandRefused(Error):
+    """What is no command of protocol v2, with its id where it has one; `error` is the protocol's own word."""
+
+    type: Literal["error"]
+    id: int | str | None
+    message: str
+
+
 class RpcFault(Answer):
     """Why a call of JSON-RPC failed."""
 
