@@ -37,6 +37,9 @@ if TYPE_CHECKING:
 Saved = Any
 """What was serialised, as JSON: a text "<type>:<base64>", or for a list one text an item."""
 
+INTERRUPT, RESUME = "__interrupt__", "__resume__"
+NOBODY = "00000000-0000-0000-0000-000000000000"
+"""The task in whose name LangGraph writes what comes from outside."""
 _HIDDEN = "__hidden:"
 _ROOT = "__root__"
 _OWN = ("__", "branch:to:", "join:")
@@ -65,6 +68,7 @@ class RunSaver(BaseCheckpointSaver[int]):
         self._run = run
         self._loop = asyncio.get_running_loop()
         self._latest: dict[str, _Point] = {}
+        self._used: list[Any] = []
         self.read: set[Key] = set()
         """The checkpoints that were stored before and are known here."""
         if saved := (run.claim.get("checkpoint") or {}).get("saved"):
@@ -226,8 +230,12 @@ class RunSaver(BaseCheckpointSaver[int]):
         ns, checkpoint_id = _place(config)
         assert checkpoint_id is not None
         point = self._latest.get(ns)
-        items: list[WriteItem] = []
+        known = point.writes if point is not None and point.checkpoint["id"] == checkpoint_id else {}
+        before = [known.get((task_id, WRITES_IDX_MAP[name]), ("", "", ()))[2] for name in (RESUME, INTERRUPT)]
+        items: list[WriteItem] = [*self._taken(task_id, writes)]
         for place, (channel, value) in enumerate(writes):
+            if task_id == NOBODY and channel == RESUME and value in self._used:
+                value = None  # saved at the run's exit, behind the task that used it
             idx = WRITES_IDX_MAP.get(channel, place)
             if point is not None and point.checkpoint["id"] == checkpoint_id:
                 if idx >= 0 and (task_id, idx) in point.writes:
@@ -246,7 +254,34 @@ class RunSaver(BaseCheckpointSaver[int]):
                 )
             )
         if items:
-            self._run.task_wrote((ns, checkpoint_id), task_id, writes, items)
+            self._run.task_wrote((ns, checkpoint_id), task_id, writes, items, *before)
+
+    def _taken(self, task_id: str, writes: Sequence[tuple[str, Any]]) -> Sequence[WriteItem]:
+        """Takes the run's one answer away in the same Write as the task that used it: LangGraph does so in memory only,
+        and the next question, in another attempt, would be given it too."""
+        head = self._latest.get("")
+        place = (NOBODY, WRITES_IDX_MAP[RESUME])
+        used = next((value for channel, value in writes if channel == RESUME), None)
+        if task_id == NOBODY or not used:
+            return []
+        self._used.append(used[-1])
+        if head is None or place not in head.writes:
+            return []
+        _, _, answer = head.writes[place]
+        if answer is None or answer != used[-1]:
+            return []
+        head.writes[place] = (NOBODY, RESUME, None)
+        return [
+            WriteItem(
+                checkpoint_id=head.checkpoint["id"],
+                checkpoint_ns="",
+                task_id=NOBODY,
+                task_path="",
+                idx=place[1],
+                channel=RESUME,
+                saved=self._dumped(None),
+            )
+        ]
 
     def _keep(self, ns: str, point: _Point) -> None:
         self._latest[ns] = point
