@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.channels import UntrackedValue
+from langgraph.channels.delta import DeltaChannel
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
 from langgraph.types import Send, interrupt
@@ -162,3 +164,22 @@ def _break(state: Answers) -> Answers:
 
 
 breaking = StateGraph(Answers).add_node("break", _break).add_edge(START, "break").compile()
+
+
+def _extended(known: list[Any], writes: list[list[Any]]) -> list[Any]:
+    return [*known, *(item for items in writes for item in items)]
+
+
+class Kept(TypedDict, total=False):
+    seen: Annotated[list[Any], DeltaChannel(_extended, list, snapshot_frequency=3)]
+    secret: Annotated[str, UntrackedValue]
+
+
+kept = (
+    StateGraph(Kept)
+    .add_node("one", lambda state: {"seen": [len(state["seen"])], "secret": "hush"})
+    .add_node("two", lambda state: {"seen": [state["secret"]]})
+    .add_edge(START, "one")
+    .add_edge("one", "two")
+    .compile()
+)

@@ -205,6 +205,27 @@ async def test_an_exception_that_cannot_be_printed_ends_the_run_all_the_same(db:
     assert error == {"error": "Silent", "message": "<Silent; its str() raised RuntimeError>"}
 
 
+async def test_a_channel_kept_as_its_writes_is_shown_whole_and_outlives_pruning(db: psycopg.Connection[Any]):
+    stage = await host(db, more.kept)
+    seen: list[Any] = []
+    for turn in range(3):
+        run_id = await stage.run({"input": {"seen": [f"in {turn}"]}})
+        seen += [f"in {turn}", len(seen) + 1, "hush"]
+        assert values(stage)["seen"] == seen
+        assert [data["seen"] for name, data in stage.events(run_id) if name == "values"] == [seen[:-2], seen[:-1], seen]
+        assert [state["values"]["seen"] for state in stage.history()][:3] == [seen, seen[:-1], seen[:-2]]
+        stage.call("keep_latest", 1, stage.thread_id)
+
+
+async def test_what_is_not_to_be_kept_is_streamed_and_kept_nowhere_in_the_state(db: psycopg.Connection[Any]):
+    stage = await host(db, more.kept)
+    run_id = await stage.run({"input": {"seen": []}})
+    assert [data.get("secret") for name, data in stage.events(run_id) if name == "values"] == [None, "hush", "hush"]
+    assert all("secret" not in state["values"] for state in stage.history())
+    stored = db.execute("select count(*) from duragraph.channel_values where channel = 'secret'").fetchone()
+    assert stored == (0,)
+
+
 @pytest.mark.parametrize("mode", ["tasks", "debug"])
 async def test_a_failed_task_is_shown_with_type_and_message(mode: str, db: psycopg.Connection[Any]):
     stage = await host(db, toys.failing)

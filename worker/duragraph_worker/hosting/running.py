@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, cast
 
+from langgraph.channels import UntrackedValue
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.pregel import Pregel
 from langgraph.types import Command, Interrupt, Send, StateUpdate
@@ -51,6 +52,8 @@ class HostedRun:
         shown = graph.stream_channels_asis
         self.single = shown if isinstance(shown, str) else None
         """The one channel that is the whole state, where the state is no object."""
+        self.untracked = _untracked(graph)
+        """Channels that are never kept: what they hold is in no checkpoint, and so not in what is shown of one."""
         self._journal = journal
         self._fresh: set[str] = set()
         self._names: dict[str, str] = {}
@@ -254,6 +257,7 @@ class HostedRun:
         same, so that they are stored once."""
         key = ("|".join(ns), payload["config"]["configurable"]["checkpoint_id"])
         same = held is not None and not ns and held == payload["values"] and "values" in self._frames.modes
+        same = same and not (self.untracked and self.untracked & held.keys())
         behind = Write()
         if held is not None:
             events = [EventItem(event="values", checkpoint_id=key[1])] if same else self._frames.of((), "values", held)
@@ -393,9 +397,19 @@ class HostedRun:
 def _known_types(graph: Pregel[Any, Any]) -> tuple[Any, ...] | None:
     """The types of the graph's own schemas: besides plain ones and those of LangChain only these are made again."""
     known: set[tuple[str, ...]] = set()
-    for one in [graph, *(inner for _, inner in graph.get_subgraphs(recurse=True))]:
+    for one in _graphs(graph):
         known |= getattr(one, "_serde_allowlist", None) or set()
     return tuple(known) or None
+
+
+def _untracked(graph: Pregel[Any, Any]) -> frozenset[str]:
+    return frozenset(
+        name for one in _graphs(graph) for name, channel in one.channels.items() if isinstance(channel, UntrackedValue)
+    )
+
+
+def _graphs(graph: Pregel[Any, Any]) -> list[Any]:
+    return [graph, *(inner for _, inner in graph.get_subgraphs(recurse=True))]
 
 
 def _info(payload: Any) -> Info:

@@ -25,6 +25,7 @@ from langgraph.checkpoint.base import (
     get_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from duragraph_worker.errors import DuraGraphError
 from duragraph_worker.hosting.outbox import Key
@@ -187,6 +188,8 @@ class RunSaver(BaseCheckpointSaver[int]):
             point.lists = {name: items for name, items in base.lists.items() if name not in new_versions}
         channels = {}
         for name in new_versions:
+            if name in self._run.untracked and name not in checkpoint["channel_values"]:
+                continue
             channels[self._stored(ns, name)] = self._change(point, base, name)
         rest = {key: value for key, value in checkpoint.items() if key not in ("channel_values", "id", "pending_sends")}
         kept = dict(cast(Mapping[str, Any], point.metadata))
@@ -205,7 +208,7 @@ class RunSaver(BaseCheckpointSaver[int]):
         if not ns:
             self._latest = {at: other for at, other in self._latest.items() if ":" not in at}
         self._keep(ns, point)
-        self._run.saved((ns, checkpoint["id"]), item, frozenset(checkpoint["channel_values"]))
+        self._run.saved((ns, checkpoint["id"]), item, self._run.untracked | checkpoint["channel_values"].keys())
         return {"configurable": {**config["configurable"], "checkpoint_ns": ns, "checkpoint_id": checkpoint["id"]}}
 
     def _change(self, point: _Point, base: _Point | None, name: str) -> dict[str, Any]:
@@ -214,7 +217,8 @@ class RunSaver(BaseCheckpointSaver[int]):
         if name not in values:
             return {"set": None, "saved": None}
         value = values[name]
-        shown = None if _is_own(name) and name != self._run.single else jsonable(value)
+        held = value.value if isinstance(value, _DeltaSnapshot) else value
+        shown = None if _is_own(name) and name != self._run.single else jsonable(held)
         if type(value) is not list:
             return {"set": shown, "saved": self._dumped(value)}
         saved = point.lists[name] = [self._dumped(item) for item in value]
