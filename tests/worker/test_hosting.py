@@ -280,6 +280,22 @@ async def test_an_update_from_outside_goes_through_reducers_and_conditions(db: p
     assert values(stage)["count"] == 5
 
 
+async def test_a_copy_of_a_checkpoint_holds_what_it_holds_and_not_what_its_parent_held(db: psycopg.Connection[Any]):
+    stage = await host(db, toys.counter)
+    await stage.play([{"input": {"target": 2}}])
+    before = stage.state()["values"]
+    await update(stage, {"values": None, "as_node": "__copy__"})
+    assert stage.state()["values"] == before
+    await stage.run({"input": {"target": 3}})
+    assert values(stage)["log"][:4] == before["log"][:4]
+
+
+async def test_a_command_may_answer_and_update_at_once_and_be_followed_by_an_answer(db: psycopg.Connection[Any]):
+    stage = await host(db, more.twice)
+    await stage.play([{"input": {}}, {"command": {"resume": "a", "update": {"given": ["x"]}}}, {"resume": "b"}])
+    assert values(stage)["given"] == ["x", "a", "b"]
+
+
 async def test_an_update_that_the_graph_refuses_changes_nothing(db: psycopg.Connection[Any]):
     stage = await host(db, toys.counter)
     await stage.play([{"input": {"target": 1}}])

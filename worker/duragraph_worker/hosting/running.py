@@ -97,8 +97,11 @@ class HostedRun:
     ) -> None:
         """A task of the checkpoint `key` finished, asked or failed; what it was answered and what it asked before."""
         write = Write(writes=items)
+        if task_id == NOBODY:
+            self.outbox.add(write)
+            return
         answers = next((value for channel, value in writes if channel == RESUME), answered)
-        if task_id != NOBODY and answers is not answered:
+        if answers is not answered:
             write["answers"] = [
                 AnswerItem(checkpoint_id=key[1], task_id=task_id, ordinal=n, answer=jsonable(answer))
                 for n, answer in enumerate(answers)

@@ -70,6 +70,8 @@ class RunSaver(BaseCheckpointSaver[int]):
         self._loop = asyncio.get_running_loop()
         self._latest: dict[str, _Point] = {}
         self._used: list[Any] = []
+        self._versions: dict[tuple[str, str], ChannelVersions] = {}
+        """The versions of the checkpoints that were read."""
         self.read: set[Key] = set()
         """The checkpoints that were stored before and are known here."""
         if saved := (run.claim.get("checkpoint") or {}).get("saved"):
@@ -187,7 +189,7 @@ class RunSaver(BaseCheckpointSaver[int]):
         if base is not None:
             point.lists = {name: items for name, items in base.lists.items() if name not in new_versions}
         channels = {}
-        for name in new_versions:
+        for name in self._changed(ns, parent, checkpoint, new_versions):
             if name in self._run.untracked and name not in checkpoint["channel_values"]:
                 continue
             channels[self._stored(ns, name)] = self._change(point, base, name)
@@ -210,6 +212,19 @@ class RunSaver(BaseCheckpointSaver[int]):
         self._keep(ns, point)
         self._run.saved((ns, checkpoint["id"]), item, self._run.untracked | checkpoint["channel_values"].keys())
         return {"configurable": {**config["configurable"], "checkpoint_ns": ns, "checkpoint_id": checkpoint["id"]}}
+
+    def _changed(self, ns: str, parent: str | None, checkpoint: Checkpoint, new: ChannelVersions) -> Sequence[str]:
+        """The channels that are not shared with the parent: the new ones, and in a copy, which stands beside what it
+        copies and has nothing new, all that differ."""
+        known = self._latest.get(ns)
+        if parent is not None and known is not None and known.checkpoint["id"] == parent:
+            there: Mapping[str, Any] | None = known.checkpoint["channel_versions"]
+        else:
+            there = self._versions.get((ns, parent or ""))
+        versions = checkpoint["channel_versions"]
+        if parent is None or there is None:
+            return [*new, *(name for name in checkpoint["channel_values"] if name not in new)]
+        return [*new, *(name for name in versions if name not in new and versions[name] != there.get(name))]
 
     def _change(self, point: _Point, base: _Point | None, name: str) -> dict[str, Any]:
         """What a checkpoint writes into a channel: {"set", "saved"}, or {"append", "saved"} where a list only grew."""
@@ -301,6 +316,7 @@ class RunSaver(BaseCheckpointSaver[int]):
         """A checkpoint as duragraph.saved_checkpoint() gives it."""
         self.read.add((document["checkpoint_ns"], document["checkpoint_id"]))
         saved = document["saved"]
+        self._versions[document["checkpoint_ns"], document["checkpoint_id"]] = saved["channel_versions"]
         values: dict[str, Any] = {}
         lists: dict[str, list[str]] = {}
         for stored, what in document["channels"].items():
