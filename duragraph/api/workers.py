@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import re
 import time
 from typing import Any, cast
 from uuid import UUID
@@ -286,6 +287,7 @@ class Workers:
 Results = list[dict[str, Any]]
 """One a Write, in order: {"run_id", "token", "ok", "reason"?, "message"?}."""
 
+_UUID = re.compile(r"[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}").fullmatch
 _PARTS = ("events", "checkpoints", "steps", "interrupts", "answers", "writes", "end")
 
 
@@ -322,7 +324,7 @@ def parse_writes(raw: bytes) -> list[dict[str, Any]]:
 def _no_write(write: object) -> str | None:
     if not isinstance(write, dict):
         return "must be an object"
-    if not isinstance(write.get("run_id"), str) or not _is_uuid(write["run_id"]):
+    if not _is_uuid(write.get("run_id")):
         return "run_id: must be a UUID"
     for name in ("token", "write_no"):
         value = write.get(name)
@@ -335,15 +337,27 @@ def _no_write(write: object) -> str | None:
     for name in _PARTS:
         if not isinstance(write.get(name), dict if name == "end" else list) and write.get(name) is not None:
             return f"{name}: must be {'an object' if name == 'end' else 'an array'}"
+    for index, checkpoint in enumerate(write.get("checkpoints") or ()):
+        if not isinstance(checkpoint, dict):
+            return f"checkpoints.{index}: must be an object"
+        if not _are_tasks(checkpoint.get("tasks")):
+            return f"checkpoints.{index}.tasks: must be an array of tasks, each with a UUID as id and a name"
     return None
 
 
-def _is_uuid(text: str) -> bool:
-    try:
-        UUID(text)
-    except ValueError:
-        return False
-    return True
+def _are_tasks(tasks: object) -> bool:
+    """Whether all who read the checkpoint, the next claim among them, can read its tasks."""
+    return tasks is None or (
+        isinstance(tasks, list)
+        and all(
+            isinstance(task, dict) and _is_uuid(task.get("id")) and isinstance(task.get("name"), str) for task in tasks
+        )
+    )
+
+
+def _is_uuid(text: object) -> bool:
+    """Spelt as PostgreSQL reads it, which is stricter than Python."""
+    return isinstance(text, str) and _UUID(text) is not None
 
 
 def raw_elements(raw: bytes, writes: list[dict[str, Any]]) -> bytes:

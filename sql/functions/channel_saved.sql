@@ -14,7 +14,7 @@ set enable_seqscan = off set jit = off as $$
       and v.channel = p_channel and v.checkpoint_id = c.base_checkpoint_id)
   select case when count(*) <= 1 then min(saved)
     else '[' || coalesce(string_agg(x.items, ',' order by n desc) filter (where btrim(x.items, E' \t\r\n') <> ''), '') || ']' end
-  from chain, lateral (select substr(saved, 2, greatest(length(saved) - 2, 0)) as items) x
+  from chain, lateral (select case when left(saved, 1) = '[' then substr(saved, 2, greatest(length(saved) - 2, 0)) else saved end as items) x
 $$;
 comment on function duragraph.channel_saved(smallint, integer, uuid, text, text, uuid) is
   'JSON text of what a hosted graph saved for a channel at one checkpoint, put together as channel_value() does; null when it saved nothing.';

@@ -57,12 +57,17 @@ begin
   i as (
     insert into duragraph.interrupts (shard, tenant_id, thread_id, checkpoint_id, task_id, ordinal, interrupt_id, run_id, node, checkpoint_ns,
         value, response_schema, answered, answer, answered_at, answered_run_id)
-      select l.shard, l.tenant_id, l.thread_id, v.checkpoint_id, v.task_id, coalesce(v.ordinal, 0), v.interrupt_id, l.run_id, v.node,
-        coalesce(v.checkpoint_ns, ''), v.value, v.response_schema, coalesce(v.answered, false), v.answer,
-        case when v.answered then v_now end, case when v.answered then l.run_id end
-      from l, json_to_recordset(l.interrupts) as v(checkpoint_id uuid, task_id uuid, ordinal smallint, interrupt_id text, node text,
-        checkpoint_ns text, value json, response_schema json, answered boolean, answer json)
-    on conflict do nothing),
+      -- As below. What a task asks again may be another question: a task that holds a subgraph asks whatever is open in it.
+      select distinct on (l.shard, l.tenant_id, l.thread_id, v.checkpoint_id, v.task_id, coalesce(v.ordinal, 0)) l.shard, l.tenant_id,
+        l.thread_id, v.checkpoint_id, v.task_id, coalesce(v.ordinal, 0), v.interrupt_id, l.run_id, v.node, coalesce(v.ns, ''), v.value,
+        v.response_schema, coalesce(v.answered, false), v.answer, case when v.answered then v_now end, case when v.answered then l.run_id end
+      from l, rows from (json_to_recordset(l.interrupts) as (checkpoint_id uuid, task_id uuid, ordinal smallint, interrupt_id text, node text,
+          checkpoint_ns text, value json, response_schema json, answered boolean, answer json))
+        with ordinality as v(checkpoint_id, task_id, ordinal, interrupt_id, node, ns, value, response_schema, answered, answer, n)
+      order by l.shard, l.tenant_id, l.thread_id, v.checkpoint_id, v.task_id, coalesce(v.ordinal, 0), v.n desc
+    on conflict on constraint interrupts_pkey do update set interrupt_id = excluded.interrupt_id, node = excluded.node, value = excluded.value,
+      response_schema = excluded.response_schema, answered = excluded.answered, answer = excluded.answer, answered_at = excluded.answered_at,
+      answered_run_id = excluded.answered_run_id),
   pw as (
     insert into duragraph.checkpoint_writes as p (shard, tenant_id, thread_id, checkpoint_id, task_id, idx, checkpoint_ns, run_id, task_path,
         channel, saved)

@@ -15,6 +15,14 @@ begin
   select t.* into v_thread from duragraph.threads t
   where t.shard = duragraph.shard_of(p_thread) and t.tenant_id = p_tenant and t.thread_id = p_thread
   for update;
+  -- A hosted graph's delta channels are rebuilt from the writes on the way to the head: without them they would be empty.
+  if exists (
+    select from duragraph.checkpoints c
+    where c.shard = v_thread.shard and c.tenant_id = p_tenant and c.thread_id = p_thread
+      and c.metadata ? 'counters_since_delta_snapshot'
+  ) then
+    return 0;
+  end if;
   select c.* into v_head from duragraph.checkpoints c
   where c.shard = v_thread.shard and c.tenant_id = p_tenant and c.thread_id = p_thread and c.checkpoint_ns = ''
     and c.checkpoint_id = v_thread.checkpoint_id;
@@ -52,4 +60,4 @@ begin
 end
 $$;
 comment on function duragraph.keep_latest(integer, uuid) is
-  'Removes all checkpoints of a thread but those of its latest state, with their ledger and questions; how many. Runs and events stay. The caller holds its slot.';
+  'Removes all checkpoints of a thread but those of its latest state, with their ledger and questions; how many. Runs and events stay. A thread with delta channels keeps all. The caller holds its slot.';

@@ -18,6 +18,8 @@ as $$
     ) t on true
     where i.shard = p_thread.shard and i.tenant_id = p_thread.tenant_id and i.thread_id = p_thread.thread_id
       and i.checkpoint_id = p_thread.checkpoint_id and not i.answered
+      -- In a hosted graph a task may call others, which are none of the checkpoint's: it asks what they ask.
+      and (c.saved is null or t.n is not null)
     group by i.task_id
   ) q
 $$;

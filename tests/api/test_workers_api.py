@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from uuid import UUID
 
 import pytest
 
@@ -103,6 +104,29 @@ async def test_two_writes_of_one_run_are_refused_however_its_id_is_spelt(api: Ap
     writes = [{"run_id": spelt, **write} for spelt in (run["run_id"], run["run_id"].upper())]
     refused = await api.refused("POST", f"/workers/{worker.worker_id}/writes", {"writes": writes})
     assert refused == ("invalid_field", "writes")
+
+
+@pytest.mark.parametrize(
+    "tasks",
+    [
+        1,
+        "x",
+        {},
+        [1],
+        [None],
+        [{"name": "n"}],
+        [{"id": "urn:uuid:" + str(UUID(int=1)), "name": "n"}],
+        [{"id": str(UUID(int=1))}],
+    ],
+)
+async def test_tasks_that_the_next_claim_could_not_read_are_refused(api: Api, tasks: object) -> None:
+    worker = await api.worker()
+    run = await api.run(None)
+    work = await worker.claim()
+    checkpoint = {"checkpoint_id": str(UUID(int=5)), "step": 1, "source": "loop", "channels": {}, "tasks": tasks}
+    write = {"run_id": run["run_id"], "token": work.token, "write_no": 1, "checkpoints": [checkpoint]}
+    refused = await api.refused("POST", f"/workers/{worker.worker_id}/writes", {"writes": [write]})
+    assert refused == ("invalid_field", "writes.0")
 
 
 async def test_a_superseded_attempt_can_write_nothing(api: Api) -> None:

@@ -8,9 +8,11 @@ from dataclasses import dataclass
 from typing import Annotated, Any
 
 from langchain_core.runnables import RunnableConfig
+from langgraph.channels import UntrackedValue
+from langgraph.channels.delta import DeltaChannel
 from langgraph.func import entrypoint, task
 from langgraph.graph import END, START, StateGraph
-from langgraph.types import interrupt
+from langgraph.types import Send, interrupt
 from pydantic import BaseModel
 from typing_extensions import TypedDict
 
@@ -109,3 +111,75 @@ parallel = (
     .add_edge(START, "right")
     .add_edge(["left", "right"], "join")
 ).compile()
+
+
+class Answers(TypedDict, total=False):
+    given: Annotated[list[Any], operator.add]
+
+
+def _ask_twice(state: Answers) -> Answers:
+    first = interrupt("first?")
+    return {"given": [first, interrupt(f"second, after {first}?")]}
+
+
+def _ask_each(state: Any) -> Answers:
+    return {"given": [f"{state['n']}={interrupt({'n': state['n']})}"]}
+
+
+def _inside(inner: Any) -> Any:
+    return StateGraph(Answers).add_node("child", inner).add_edge(START, "child").add_edge("child", END).compile()
+
+
+twice = StateGraph(Answers).add_node("ask", _ask_twice).add_edge(START, "ask").add_edge("ask", END).compile()
+twice_inside = _inside(twice)
+each_inside = _inside(
+    StateGraph(Answers)
+    .add_node("ask", _ask_each)
+    .add_conditional_edges(START, lambda _: [Send("ask", {"n": n}) for n in range(3)], ["ask"])
+    .compile()
+)
+
+
+@task
+def ask(what: str) -> Any:
+    return interrupt(what)
+
+
+@entrypoint()
+def asking_task(given: Any) -> Any:
+    return ask("well?").result()
+
+
+class Silent(Exception):
+    """Cannot be printed."""
+
+    def __str__(self) -> str:
+        raise RuntimeError("no words")
+
+    __repr__ = __str__
+
+
+def _break(state: Answers) -> Answers:
+    raise Silent
+
+
+breaking = StateGraph(Answers).add_node("break", _break).add_edge(START, "break").compile()
+
+
+def _extended(known: list[Any], writes: list[list[Any]]) -> list[Any]:
+    return [*known, *(item for items in writes for item in items)]
+
+
+class Kept(TypedDict, total=False):
+    seen: Annotated[list[Any], DeltaChannel(_extended, list, snapshot_frequency=3)]
+    secret: Annotated[str, UntrackedValue]
+
+
+kept = (
+    StateGraph(Kept)
+    .add_node("one", lambda state: {"seen": [len(state["seen"])], "secret": "hush"})
+    .add_node("two", lambda state: {"seen": [state["secret"]]})
+    .add_edge(START, "one")
+    .add_edge("one", "two")
+    .compile()
+)

@@ -150,6 +150,83 @@ async def test_whoever_waits_is_told_all_questions_that_are_left(db: psycopg.Con
     assert values(stage)["status"] == "done"
 
 
+@pytest.mark.parametrize("graph", [more.twice, more.twice_inside], ids=["in the graph", "in a subgraph"])
+async def test_a_crash_gives_the_answer_to_no_other_question(graph: Any, db: psycopg.Connection[Any]):
+    undisturbed = await host(db, graph)
+    await undisturbed.play([{"input": {}}, {"resume": "a"}])
+    for at in range(1, undisturbed.writes + 1):
+        crashed = await host(db, graph, crash_at=at)
+        await crashed.play([{"input": {}}, {"resume": "a"}])
+        assert [one["value"] for one in crashed.state()["interrupts"]] == ["second, after a?"], (
+            f"crash after write {at}"
+        )
+        await crashed.run({"resume": "b"})
+        assert values(crashed)["given"] == ["a", "b"], f"crash after write {at}"
+
+
+async def test_every_question_inside_a_subgraph_is_shown_until_it_is_answered(db: psycopg.Connection[Any]):
+    stage = await host(db, more.each_inside)
+    await stage.run({"input": {}})
+    for left in ([0, 1, 2], [1, 2], [2]):
+        asked = {one["value"]["n"]: one["id"] for one in stage.state()["interrupts"]}
+        assert sorted(asked) == left
+        (shown,) = stage.call("get_thread", 1, stage.thread_id)["interrupts"].values()
+        assert sorted(one["value"]["n"] for one in shown) == left
+        await stage.run({"resume": {asked[left[0]]: "yes"}})
+    assert stage.state()["interrupts"] == []
+    assert values(stage)["given"] == ["0=yes", "1=yes", "2=yes"]
+
+
+async def test_what_a_called_task_asks_is_asked_once(db: psycopg.Connection[Any]):
+    stage = await host(db, more.asking_task)
+    await stage.run({"input": {}})
+    (shown,) = stage.call("get_thread", 1, stage.thread_id)["interrupts"].values()
+    assert [one["value"] for one in shown] == ["well?"]
+
+
+@pytest.mark.parametrize("nodes", [["increment"], "*"])
+@pytest.mark.parametrize("side", ["interrupt_before", "interrupt_after"])
+async def test_a_crash_at_a_breakpoint_does_not_pass_it(side: str, nodes: Any, db: psycopg.Connection[Any]):
+    calls = [{"input": {"target": 2}, side: nodes}, {"input": None, side: nodes}]
+    undisturbed = await host(db, toys.counter)
+    await undisturbed.play(calls)
+    wanted = undisturbed.state()
+    for at in range(1, undisturbed.writes + 1):
+        crashed = await host(db, toys.counter, crash_at=at)
+        await crashed.play(calls)
+        found = crashed.state()
+        assert (found["next"], found["values"]) == (wanted["next"], wanted["values"]), f"crash after write {at}"
+
+
+async def test_an_exception_that_cannot_be_printed_ends_the_run_all_the_same(db: psycopg.Connection[Any]):
+    stage = await host(db, more.breaking)
+    run_id = await stage.run({"input": {}, "stream_mode": ["tasks"]})
+    assert stage.output()["status"] == "error"
+    error = next(data for name, data in stage.events(run_id) if name == "error")
+    assert error == {"error": "Silent", "message": "<Silent; its str() raised RuntimeError>"}
+
+
+async def test_a_channel_kept_as_its_writes_is_shown_whole_and_outlives_pruning(db: psycopg.Connection[Any]):
+    stage = await host(db, more.kept)
+    seen: list[Any] = []
+    for turn in range(3):
+        run_id = await stage.run({"input": {"seen": [f"in {turn}"]}})
+        seen += [f"in {turn}", len(seen) + 1, "hush"]
+        assert values(stage)["seen"] == seen
+        assert [data["seen"] for name, data in stage.events(run_id) if name == "values"] == [seen[:-2], seen[:-1], seen]
+        assert [state["values"]["seen"] for state in stage.history()][:3] == [seen, seen[:-1], seen[:-2]]
+        stage.call("keep_latest", 1, stage.thread_id)
+
+
+async def test_what_is_not_to_be_kept_is_streamed_and_kept_nowhere_in_the_state(db: psycopg.Connection[Any]):
+    stage = await host(db, more.kept)
+    run_id = await stage.run({"input": {"seen": []}})
+    assert [data.get("secret") for name, data in stage.events(run_id) if name == "values"] == [None, "hush", "hush"]
+    assert all("secret" not in state["values"] for state in stage.history())
+    stored = db.execute("select count(*) from duragraph.channel_values where channel = 'secret'").fetchone()
+    assert stored == (0,)
+
+
 @pytest.mark.parametrize("mode", ["tasks", "debug"])
 async def test_a_failed_task_is_shown_with_type_and_message(mode: str, db: psycopg.Connection[Any]):
     stage = await host(db, toys.failing)
@@ -202,6 +279,22 @@ async def test_an_update_from_outside_goes_through_reducers_and_conditions(db: p
     assert state["metadata"]["source"] == "update"
     await stage.run({"input": None})
     assert values(stage)["count"] == 5
+
+
+async def test_a_copy_of_a_checkpoint_holds_what_it_holds_and_not_what_its_parent_held(db: psycopg.Connection[Any]):
+    stage = await host(db, toys.counter)
+    await stage.play([{"input": {"target": 2}}])
+    before = stage.state()["values"]
+    await update(stage, {"values": None, "as_node": "__copy__"})
+    assert stage.state()["values"] == before
+    await stage.run({"input": {"target": 3}})
+    assert values(stage)["log"][:4] == before["log"][:4]
+
+
+async def test_a_command_may_answer_and_update_at_once_and_be_followed_by_an_answer(db: psycopg.Connection[Any]):
+    stage = await host(db, more.twice)
+    await stage.play([{"input": {}}, {"command": {"resume": "a", "update": {"given": ["x"]}}}, {"resume": "b"}])
+    assert values(stage)["given"] == ["x", "a", "b"]
 
 
 async def test_an_update_that_the_graph_refuses_changes_nothing(db: psycopg.Connection[Any]):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import uuid
 from collections.abc import AsyncIterator
 from typing import Any
@@ -105,3 +106,20 @@ async def test_a_sync_call_from_the_event_loop_is_refused_instead_of_hanging(db:
     with pytest.raises(DuraGraphError, match="await its async one"):
         run._saver.get_tuple(config)
     assert await asyncio.to_thread(run._saver.get_tuple, config) is None
+
+
+@pytest.mark.parametrize("saved", ["text", 5, None, {"a": 1}, []])
+async def test_what_was_saved_in_any_shape_can_be_read_back(saved: Any, db: psycopg.Connection[Any]):
+    run = await OnLeases(db, forgetful=True).run(str(uuid.uuid4()))
+    claim = run.claim
+
+    def checkpoint(n: int, parent: str | None, channels: Any) -> Any:
+        made = {"checkpoint_id": str(uuid.UUID(int=n)), "parent_checkpoint_id": parent, "step": n, "source": "loop"}
+        return made | {"channels": channels, "saved": {}}
+
+    first = checkpoint(1, None, {"log": {"set": [1], "saved": saved}})
+    second = checkpoint(2, first["checkpoint_id"], {"log": {"append": [2], "saved": saved}})
+    write = {"run_id": claim["run_id"], "token": claim["token"], "write_no": 1, "checkpoints": [first, second]}
+    db.execute("select duragraph.commit_steps(%s)", [json.dumps([write])])
+    ((newest,),) = await run.read_checkpoints([{}])
+    assert set(newest["channels"]) == {"log"}

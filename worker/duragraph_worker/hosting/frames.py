@@ -7,7 +7,7 @@ from typing import Any
 
 from langchain_core.messages import BaseMessage, BaseMessageChunk
 
-from duragraph_worker.hosting.rendering import jsonable
+from duragraph_worker.hosting.rendering import jsonable, told
 from duragraph_worker.journal import EventItem
 
 _PLAIN = frozenset({"values", "updates", "custom", "debug", "tasks", "checkpoints"})
@@ -110,7 +110,7 @@ def _told(payload: dict[str, Any]) -> dict[str, Any]:
     error = payload.get("error")
     if not isinstance(error, BaseException):
         return payload
-    return {**payload, "error": {"error": type(error).__name__, "message": str(error)}}
+    return {**payload, "error": told(error)}
 
 
 def _point(config: Any) -> dict[str, Any] | None:

@@ -123,15 +123,16 @@ class Outbox:
         slot.write = _composed(slot)
 
     def _show_defaults(self, item: CheckpointItem, info: Info, held: frozenset[str]) -> None:
-        """A channel that nothing was written to may have a value all the same, as an empty list: it is shown, once."""
+        """A channel without content may have a value all the same. One that nothing was written to, as an empty list,
+        is shown once; one that is kept as what was written to it is shown whenever it changes."""
         if not isinstance(info.values, dict):
             return
         at, known = self._shown.get(item["checkpoint_ns"], ("", frozenset()))
         earlier = known if at == item["parent_checkpoint_id"] else frozenset()
         defaults = [name for name in info.values if name not in held]
         for name in defaults:
-            if name not in earlier:
-                item["channels"][name] = {"set": info.values[name]}
+            if name not in earlier or name in item["channels"]:
+                item["channels"][name] = {**item["channels"].get(name, {}), "set": info.values[name]}
         self._shown[item["checkpoint_ns"]] = (item["checkpoint_id"], frozenset(defaults))
 
     def _compose(self, slot: _Slot) -> None:

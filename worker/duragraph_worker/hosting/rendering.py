@@ -6,7 +6,7 @@ import base64
 import dataclasses
 import math
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import date, datetime, time, timedelta
 from decimal import Decimal
 from enum import Enum
@@ -31,14 +31,27 @@ def jsonable(value: Any, depth: int = 0) -> Any:
     if kind is float:
         return value if math.isfinite(value) else None
     if depth > _DEPTH:
-        return str(value)
+        return jsonable(_text(value))
     if isinstance(value, Mapping):
-        return {jsonable(str(key)): jsonable(inner, depth + 1) for key, inner in value.items()}
+        return {jsonable(_text(key)): jsonable(inner, depth + 1) for key, inner in value.items()}
     if isinstance(value, tuple) and hasattr(value, "_asdict"):
         return jsonable(value._asdict(), depth + 1)
     if isinstance(value, list | tuple | set | frozenset) or kind.__name__ == "deque":
         return [jsonable(inner, depth + 1) for inner in value]
     return _object(value, depth)
+
+
+def told(problem: BaseException) -> dict[str, str]:
+    """An exception as type and message."""
+    return {"error": type(problem).__name__, "message": jsonable(_text(problem))}
+
+
+def _text(value: Any, text: Callable[[Any], str] = str) -> str:
+    """`str(value)`, whatever the value's own code does."""
+    try:
+        return text(value)
+    except Exception as problem:
+        return f"<{type(value).__name__}; its {text.__name__}() raised {type(problem).__name__}>"
 
 
 def _object(value: Any, depth: int) -> Any:
@@ -59,9 +72,9 @@ def _object(value: Any, depth: int) -> Any:
     if isinstance(value, UUID | Decimal | timedelta | PurePath):
         return str(value)
     if isinstance(value, BaseException):
-        return jsonable(repr(value))
+        return jsonable(_text(value, repr))
     if hasattr(value, "node") and hasattr(value, "arg"):  # LangGraph's Send
         return jsonable({"node": value.node, "input": value.arg}, depth + 1)
     if callable(dump := getattr(value, "tolist", None)):  # numpy
         return jsonable(dump(), depth + 1)
-    return jsonable(str(value))
+    return jsonable(_text(value))

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from typing import Any, cast
 
+from langgraph.channels import UntrackedValue
 from langgraph.checkpoint.serde.jsonplus import JsonPlusSerializer
 from langgraph.pregel import Pregel
 from langgraph.types import Command, Interrupt, Send, StateUpdate
@@ -16,8 +17,8 @@ from duragraph_worker.executor import Outcome
 from duragraph_worker.hosted import HostedJournal
 from duragraph_worker.hosting.frames import Frames
 from duragraph_worker.hosting.outbox import Info, Key, Outbox
-from duragraph_worker.hosting.rendering import jsonable
-from duragraph_worker.hosting.saver import RunSaver
+from duragraph_worker.hosting.rendering import jsonable, told
+from duragraph_worker.hosting.saver import INTERRUPT, NOBODY, RESUME, RunSaver
 from duragraph_worker.hosting.store import RunStore
 from duragraph_worker.journal import (
     AnswerItem,
@@ -32,12 +33,10 @@ from duragraph_worker.journal import (
     run_config,
 )
 
-_INTERRUPT, _RESUME, _RETURN = "__interrupt__", "__resume__", "__return__"
-_CONTROL = frozenset({_INTERRUPT, _RESUME, "__error__", "__error_source_node__", "__scheduled__"})
+_RETURN = "__return__"
+_CONTROL = frozenset({INTERRUPT, RESUME, "__error__", "__error_source_node__", "__scheduled__"})
 _START = "__start__"
 _ANSWER_ID = re.compile(r"[0-9a-f]{32}").fullmatch
-_NOBODY = "00000000-0000-0000-0000-000000000000"
-"""The task in whose name LangGraph writes what comes from outside."""
 
 
 class HostedRun:
@@ -53,19 +52,21 @@ class HostedRun:
         shown = graph.stream_channels_asis
         self.single = shown if isinstance(shown, str) else None
         """The one channel that is the whole state, where the state is no object."""
+        self.untracked = _untracked(graph)
+        """Channels that are never kept: what they hold is in no checkpoint, and so not in what is shown of one."""
         self._journal = journal
         self._fresh: set[str] = set()
         self._names: dict[str, str] = {}
+        self._unnamed: dict[str, tuple[Key, Sequence[tuple[str, Any]]]] = {}
+        """Tasks that finished before the stream told their names."""
         self._began: dict[str, float] = {}
         self._done = {item["task_id"] for item in claim.get("journal") or () if not item["key"]}
-        self._resumes: dict[str, int] = {}
         self._nodes: list[str] = []
         self._values: Any = None
         self._next: list[str] = []
         self._asked: list[Any] = []
         for task in (claim.get("checkpoint") or {}).get("tasks") or ():
             self._names[task["id"]] = task["name"]
-            self._resumes[task["id"]] = sum(bool(asked.get("answered")) for asked in task.get("interrupts") or ())
         self._exit = self.kwargs.get("durability") == "exit"
         self._frames = Frames(
             self.kwargs.get("stream_mode") or ["values"], subgraphs=bool(self.kwargs.get("subgraphs"))
@@ -85,35 +86,53 @@ class HostedRun:
         """The graph saved a checkpoint; `held` names the channels that have content in it."""
         self.outbox.content(key, item, held)
 
-    def task_wrote(self, key: Key, task_id: str, writes: Sequence[tuple[str, Any]], items: list[WriteItem]) -> None:
-        """A task of the checkpoint `key` finished, asked or failed."""
+    def task_wrote(
+        self,
+        key: Key,
+        task_id: str,
+        writes: Sequence[tuple[str, Any]],
+        items: list[WriteItem],
+        answered: Sequence[Any] = (),
+        asked: Any = (),
+    ) -> None:
+        """A task of the checkpoint `key` finished, asked or failed; what it was answered and what it asked before."""
         write = Write(writes=items)
-        answers = next((value for channel, value in writes if channel == _RESUME), None)
-        if task_id != _NOBODY and isinstance(answers, list):
-            write["answers"] = self._answers(key, task_id, answers)
-        for channel, value in writes:
-            if channel == _INTERRUPT:
-                write["interrupts"] = [self._question(key, task_id, one) for one in _each(value)]
+        if task_id == NOBODY:
+            self.outbox.add(write)
+            return
+        answers = next((value for channel, value in writes if channel == RESUME), answered)
+        if answers is not answered:
+            write["answers"] = [
+                AnswerItem(checkpoint_id=key[1], task_id=task_id, ordinal=n, answer=jsonable(answer))
+                for n, answer in enumerate(answers)
+            ]
+        asking = [_each(value) for channel, value in writes if channel == INTERRUPT]
         finished = any(channel not in _CONTROL for channel, _ in writes)
-        if finished and self._names.get(task_id, _START) != _START and task_id not in self._done:
+        if asking or finished:
+            now = [*answers, *(asking[-1] if asking else ())]
+            write["interrupts"] = [self._question(key, task_id, now[n], n) for n in range(len(answers), len(now))]
+            # A task that holds a subgraph asks what is open in it, and is not told of the answers.
+            before = [*answered, *_each(asked)]
+            write["interrupts"] += [
+                self._question(key, task_id, before[n], n) | InterruptItem(answered=True)
+                for n in range(len(now), len(before))
+            ]
+        if finished and task_id not in self._done:
             self._done.add(task_id)
-            self._nodes.append(self._names[task_id])
-            write["steps"] = [self._step(key, task_id, writes)]
+            name = self._names.get(task_id)
+            if name is None:
+                self._unnamed[task_id] = (key, writes)
+            elif name != _START:
+                self._nodes.append(name)
+                write["steps"] = [self._step(key, task_id, name, writes)]
         self.outbox.add(write)
 
-    def _answers(self, key: Key, task_id: str, answers: Sequence[Any]) -> list[AnswerItem]:
-        self._resumes[task_id] = len(answers)
-        return [
-            AnswerItem(checkpoint_id=key[1], task_id=task_id, ordinal=n, answer=jsonable(answer))
-            for n, answer in enumerate(answers)
-        ]
-
-    def _question(self, key: Key, task_id: str, asked: Any) -> InterruptItem:
+    def _question(self, key: Key, task_id: str, asked: Any, ordinal: int) -> InterruptItem:
         value, asked_id = (asked.value, asked.id) if isinstance(asked, Interrupt) else (asked, task_id)
         item = InterruptItem(
             checkpoint_id=key[1],
             task_id=task_id,
-            ordinal=self._resumes.get(task_id, 0),
+            ordinal=ordinal,
             interrupt_id=asked_id,
             node=self._names.get(task_id, ""),
             checkpoint_ns=key[0],
@@ -124,7 +143,7 @@ class HostedRun:
             item["response_schema"] = jsonable(schema)
         return item
 
-    def _step(self, key: Key, task_id: str, writes: Sequence[tuple[str, Any]]) -> StepItem:
+    def _step(self, key: Key, task_id: str, name: str, writes: Sequence[tuple[str, Any]]) -> StepItem:
         result: dict[str, Any] = {}
         for channel, value in writes:
             if channel == _RETURN or not channel.startswith(("__", "branch:to:", "join:")):
@@ -135,7 +154,7 @@ class HostedRun:
             task_id=task_id,
             key="",
             kind="node",
-            name=self._names[task_id],
+            name=name,
             attempt=self.claim.get("attempt", 1),
             duration_ms=round((time.perf_counter() - began) * 1000, 3) if began is not None else 0,
             result=result,
@@ -150,8 +169,9 @@ class HostedRun:
         try:
             if "state_update" in self.kwargs:
                 return await self._update_state()
-            async for ns, mode, payload in self._stream():
-                await self._take(ns, mode, payload)
+            if not await self._stands_at_a_breakpoint():
+                async for ns, mode, payload in self._stream():
+                    await self._take(ns, mode, payload)
             self.outbox.finish()
             self.outbox.check()
             return await self._end()
@@ -163,6 +183,23 @@ class HostedRun:
             return await self._fail(problem)
         finally:
             self.outbox.close()
+
+    async def _stands_at_a_breakpoint(self) -> bool:
+        """Whether an attempt before this one stopped there and died before it said so. LangGraph would go on: to be
+        called without an input is how one passes a breakpoint."""
+        before = self.kwargs.get("interrupt_before") or self._graph.interrupt_before_nodes
+        after = self.kwargs.get("interrupt_after") or self._graph.interrupt_after_nodes
+        if not self.claim.get("resumed") or not (before or after):
+            return False
+        state = await self._graph.aget_state(self._config())
+        stops = _among([task.name for task in state.tasks if task.id not in self._done], before)
+        if not stops and after and state.parent_config and (state.metadata or {}).get("source") == "loop":
+            done = await self._graph.aget_state(state.parent_config)
+            stops = bool(state.next) and _among([task.name for task in done.tasks], after)
+        if stops:
+            self._next = list(state.next)
+            self._values = state.values
+        return stops
 
     async def _stream(self) -> AsyncIterator[tuple[tuple[str, ...], str, Any]]:
         options: Any = {
@@ -212,7 +249,7 @@ class HostedRun:
     def _note(self, payload: Any) -> None:
         """What the run gives out if it ends here. Of several questions each comes with values of its own, and behind
         them may come the values without any."""
-        asked = list(payload.get(_INTERRUPT) or ()) if isinstance(payload, dict) else []
+        asked = list(payload.get(INTERRUPT) or ()) if isinstance(payload, dict) else []
         known = {one.id for one in self._asked}
         self._asked += [one for one in asked if one.id not in known]
         if asked or not self._asked:
@@ -223,13 +260,14 @@ class HostedRun:
         same, so that they are stored once."""
         key = ("|".join(ns), payload["config"]["configurable"]["checkpoint_id"])
         same = held is not None and not ns and held == payload["values"] and "values" in self._frames.modes
+        same = same and not (self.untracked and self.untracked & held.keys())
         behind = Write()
         if held is not None:
             events = [EventItem(event="values", checkpoint_id=key[1])] if same else self._frames.of((), "values", held)
             if events:
                 behind["events"] = events
         for task in payload["tasks"]:
-            self._names[task["id"]] = task["name"]
+            self._name(task["id"], task["name"])
         if not ns:
             self._next = list(payload["next"])
             self._asked = []
@@ -245,9 +283,16 @@ class HostedRun:
         self.outbox.info(key, _info(payload), behind)
 
     def _task(self, payload: Any) -> None:
-        self._names.setdefault(payload["id"], payload["name"])
+        self._name(payload["id"], payload["name"])
         if "input" in payload:
             self._began[payload["id"]] = time.perf_counter()
+
+    def _name(self, task_id: str, name: str) -> None:
+        self._names[task_id] = name
+        finished = self._unnamed.pop(task_id, None)
+        if finished is not None and name != _START:
+            self._nodes.append(name)
+            self.outbox.add(Write(steps=[self._step(finished[0], task_id, name, finished[1])]))
 
     def _emit(self, events: list[EventItem]) -> None:
         if events:
@@ -277,7 +322,7 @@ class HostedRun:
 
     def _command_is_stored(self) -> bool:
         saved = (self.claim.get("checkpoint") or {}).get("saved") or {}
-        return any(write[0] == _NOBODY and write[5] == self.claim["run_id"] for write in saved.get("writes") or ())
+        return any(write[0] == NOBODY and write[5] == self.claim["run_id"] for write in saved.get("writes") or ())
 
     def _config(self) -> Any:
         config = run_config(self.claim)
@@ -296,7 +341,7 @@ class HostedRun:
 
     def _shown(self) -> Any:
         values = jsonable(self._values if self._values is not None else {})
-        return {**values, _INTERRUPT: jsonable(self._asked)} if self._asked and isinstance(values, dict) else values
+        return {**values, INTERRUPT: jsonable(self._asked)} if self._asked and isinstance(values, dict) else values
 
     @property
     def _shows_all(self) -> bool:
@@ -304,7 +349,7 @@ class HostedRun:
         return self._graph.output_channels == self._graph.stream_channels_asis
 
     async def _fail(self, problem: BaseException) -> Outcome:
-        error = {"error": type(problem).__name__, "message": jsonable(str(problem))}
+        error = told(problem)
         write = Write(events=[EventItem(event="error", data=error)])
         outcome = Outcome("error", _as_object(self._values), tuple(self._next), error=error, exception=problem)
         return await self._last(EndItem(status="error", error=error), write, outcome)
@@ -343,8 +388,7 @@ class HostedRun:
             raise
         except Exception as problem:
             self.outbox.check()
-            refused = {"error": type(problem).__name__, "message": jsonable(str(problem))}
-            await self._journal.commit(Write(end=EndItem(status="success", output={"refused": refused})))
+            await self._journal.commit(Write(end=EndItem(status="success", output={"refused": told(problem)})))
             return Outcome("success")
         self.outbox.finish()
         await self.outbox.flushed()
@@ -356,9 +400,19 @@ class HostedRun:
 def _known_types(graph: Pregel[Any, Any]) -> tuple[Any, ...] | None:
     """The types of the graph's own schemas: besides plain ones and those of LangChain only these are made again."""
     known: set[tuple[str, ...]] = set()
-    for one in [graph, *(inner for _, inner in graph.get_subgraphs(recurse=True))]:
+    for one in _graphs(graph):
         known |= getattr(one, "_serde_allowlist", None) or set()
     return tuple(known) or None
+
+
+def _untracked(graph: Pregel[Any, Any]) -> frozenset[str]:
+    return frozenset(
+        name for one in _graphs(graph) for name, channel in one.channels.items() if isinstance(channel, UntrackedValue)
+    )
+
+
+def _graphs(graph: Pregel[Any, Any]) -> list[Any]:
+    return [graph, *(inner for _, inner in graph.get_subgraphs(recurse=True))]
 
 
 def _info(payload: Any) -> Info:
@@ -368,6 +422,10 @@ def _info(payload: Any) -> Info:
         path = ["__pregel_pull", task["name"]]
         tasks.append({"id": task["id"], "name": task["name"], "path": path})
     return Info(jsonable(payload["values"]), list(payload["next"]), tasks)
+
+
+def _among(names: Sequence[str], nodes: Any) -> bool:
+    return any(nodes == "*" or name in nodes for name in names if name != _START)
 
 
 def _each(value: Any) -> Sequence[Any]:

@@ -25,6 +25,7 @@ from langgraph.checkpoint.base import (
     get_checkpoint_metadata,
 )
 from langgraph.checkpoint.serde.base import SerializerProtocol
+from langgraph.checkpoint.serde.types import _DeltaSnapshot
 
 from duragraph_worker.errors import DuraGraphError
 from duragraph_worker.hosting.outbox import Key
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
 Saved = Any
 """What was serialised, as JSON: a text "<type>:<base64>", or for a list one text an item."""
 
+INTERRUPT, RESUME = "__interrupt__", "__resume__"
+NOBODY = "00000000-0000-0000-0000-000000000000"
+"""The task in whose name LangGraph writes what comes from outside."""
 _HIDDEN = "__hidden:"
 _ROOT = "__root__"
 _OWN = ("__", "branch:to:", "join:")
@@ -65,6 +69,9 @@ class RunSaver(BaseCheckpointSaver[int]):
         self._run = run
         self._loop = asyncio.get_running_loop()
         self._latest: dict[str, _Point] = {}
+        self._used: list[Any] = []
+        self._versions: dict[tuple[str, str], ChannelVersions] = {}
+        """The versions of the checkpoints that were read."""
         self.read: set[Key] = set()
         """The checkpoints that were stored before and are known here."""
         if saved := (run.claim.get("checkpoint") or {}).get("saved"):
@@ -182,7 +189,9 @@ class RunSaver(BaseCheckpointSaver[int]):
         if base is not None:
             point.lists = {name: items for name, items in base.lists.items() if name not in new_versions}
         channels = {}
-        for name in new_versions:
+        for name in self._changed(ns, parent, checkpoint, new_versions):
+            if name in self._run.untracked and name not in checkpoint["channel_values"]:
+                continue
             channels[self._stored(ns, name)] = self._change(point, base, name)
         rest = {key: value for key, value in checkpoint.items() if key not in ("channel_values", "id", "pending_sends")}
         kept = dict(cast(Mapping[str, Any], point.metadata))
@@ -201,8 +210,21 @@ class RunSaver(BaseCheckpointSaver[int]):
         if not ns:
             self._latest = {at: other for at, other in self._latest.items() if ":" not in at}
         self._keep(ns, point)
-        self._run.saved((ns, checkpoint["id"]), item, frozenset(checkpoint["channel_values"]))
+        self._run.saved((ns, checkpoint["id"]), item, self._run.untracked | checkpoint["channel_values"].keys())
         return {"configurable": {**config["configurable"], "checkpoint_ns": ns, "checkpoint_id": checkpoint["id"]}}
+
+    def _changed(self, ns: str, parent: str | None, checkpoint: Checkpoint, new: ChannelVersions) -> Sequence[str]:
+        """The channels that are not shared with the parent: the new ones, and in a copy, which stands beside what it
+        copies and has nothing new, all that differ."""
+        known = self._latest.get(ns)
+        if parent is not None and known is not None and known.checkpoint["id"] == parent:
+            there: Mapping[str, Any] | None = known.checkpoint["channel_versions"]
+        else:
+            there = self._versions.get((ns, parent or ""))
+        versions = checkpoint["channel_versions"]
+        if parent is None or there is None:
+            return [*new, *(name for name in checkpoint["channel_values"] if name not in new)]
+        return [*new, *(name for name in versions if name not in new and versions[name] != there.get(name))]
 
     def _change(self, point: _Point, base: _Point | None, name: str) -> dict[str, Any]:
         """What a checkpoint writes into a channel: {"set", "saved"}, or {"append", "saved"} where a list only grew."""
@@ -210,7 +232,8 @@ class RunSaver(BaseCheckpointSaver[int]):
         if name not in values:
             return {"set": None, "saved": None}
         value = values[name]
-        shown = None if _is_own(name) and name != self._run.single else jsonable(value)
+        held = value.value if isinstance(value, _DeltaSnapshot) else value
+        shown = None if _is_own(name) and name != self._run.single else jsonable(held)
         if type(value) is not list:
             return {"set": shown, "saved": self._dumped(value)}
         saved = point.lists[name] = [self._dumped(item) for item in value]
@@ -226,8 +249,12 @@ class RunSaver(BaseCheckpointSaver[int]):
         ns, checkpoint_id = _place(config)
         assert checkpoint_id is not None
         point = self._latest.get(ns)
-        items: list[WriteItem] = []
+        known = point.writes if point is not None and point.checkpoint["id"] == checkpoint_id else {}
+        before = [known.get((task_id, WRITES_IDX_MAP[name]), ("", "", ()))[2] for name in (RESUME, INTERRUPT)]
+        items: list[WriteItem] = [*self._taken(task_id, writes)]
         for place, (channel, value) in enumerate(writes):
+            if task_id == NOBODY and channel == RESUME and value in self._used:
+                value = None  # saved at the run's exit, behind the task that used it
             idx = WRITES_IDX_MAP.get(channel, place)
             if point is not None and point.checkpoint["id"] == checkpoint_id:
                 if idx >= 0 and (task_id, idx) in point.writes:
@@ -246,7 +273,34 @@ class RunSaver(BaseCheckpointSaver[int]):
                 )
             )
         if items:
-            self._run.task_wrote((ns, checkpoint_id), task_id, writes, items)
+            self._run.task_wrote((ns, checkpoint_id), task_id, writes, items, *before)
+
+    def _taken(self, task_id: str, writes: Sequence[tuple[str, Any]]) -> Sequence[WriteItem]:
+        """Takes the run's one answer away in the same Write as the task that used it: LangGraph does so in memory only,
+        and the next question, in another attempt, would be given it too."""
+        head = self._latest.get("")
+        place = (NOBODY, WRITES_IDX_MAP[RESUME])
+        used = next((value for channel, value in writes if channel == RESUME), None)
+        if task_id == NOBODY or not used:
+            return []
+        self._used.append(used[-1])
+        if head is None or place not in head.writes:
+            return []
+        _, _, answer = head.writes[place]
+        if answer is None or answer != used[-1]:
+            return []
+        head.writes[place] = (NOBODY, RESUME, None)
+        return [
+            WriteItem(
+                checkpoint_id=head.checkpoint["id"],
+                checkpoint_ns="",
+                task_id=NOBODY,
+                task_path="",
+                idx=place[1],
+                channel=RESUME,
+                saved=self._dumped(None),
+            )
+        ]
 
     def _keep(self, ns: str, point: _Point) -> None:
         self._latest[ns] = point
@@ -262,6 +316,7 @@ class RunSaver(BaseCheckpointSaver[int]):
         """A checkpoint as duragraph.saved_checkpoint() gives it."""
         self.read.add((document["checkpoint_ns"], document["checkpoint_id"]))
         saved = document["saved"]
+        self._versions[document["checkpoint_ns"], document["checkpoint_id"]] = saved["channel_versions"]
         values: dict[str, Any] = {}
         lists: dict[str, list[str]] = {}
         for stored, what in document["channels"].items():
