@@ -489,3 +489,16 @@ async def test_what_is_registered_tells_nodes_edges_and_schemas():
 
 def test_rendering_replaces_what_no_text_in_the_database_may_hold():
     assert jsonable({"a\0b": ["\ud800", float("nan"), b"x"]}) == {"a\ufffdb": ["\ufffd", None, "eA=="]}
+
+
+def test_rendering_shows_as_text_what_cannot_be_taken_apart():
+    class Odd:
+        def tolist(self) -> Any:
+            raise ValueError
+
+        def __str__(self) -> str:
+            return "odd"
+
+    assert jsonable([Odd(), {more.Silent(): more.Silent()}])[0] == "odd"
+    told = "<Silent; its repr() raised RuntimeError>"
+    assert jsonable({"x": more.Silent()}) == {"x": told}
