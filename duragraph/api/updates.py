@@ -10,7 +10,7 @@ import orjson
 
 from duragraph.api.stream import cancel_runs
 from duragraph.deps import Deps
-from duragraph.errors import DuragraphError, Malformed, Unavailable
+from duragraph.errors import DuragraphError, Malformed, NotFound, Unavailable
 
 _PATIENCE = 30.0
 
@@ -33,11 +33,22 @@ async def update_by_worker(deps: Deps, thread_id: UUID, supersteps: list[dict[st
             hint="start a worker that serves the thread's graph, or wait until one has time",
             retry_after=5.0,
         ) from None
-    _, _, raw = await deps.store.run_output(deps.tenant, run)
-    output = orjson.loads(raw)
-    if refused := output.get("refused"):
-        raise Malformed(f"{refused['error']}: {refused['message']}", code="update_refused", field="values")
-    if status != "success":
+    output = await _output(deps, run)
+    refused = output.get("refused")
+    if status == "success" and isinstance(refused, dict):
+        raise Malformed(f"{refused.get('error')}: {refused.get('message')}", code="update_refused", field="values")
+    made = output.get("checkpoint_id")
+    if status != "success" or not isinstance(made, str):
         why = (output.get("__error__") or {}).get("message") or f"it ended as {status}"
         raise DuragraphError(f"the state was not changed: {why}", status=409, code="update_failed", hint="try again")
-    return str(output["checkpoint_id"])
+    return made
+
+
+async def _output(deps: Deps, run: UUID) -> dict[str, Any]:
+    """What came of it; of one that another run interrupted that is the thread's values, and nothing if rolled back."""
+    try:
+        _, _, raw = await deps.store.run_output(deps.tenant, run)
+    except NotFound:
+        return {}
+    output = orjson.loads(raw)
+    return output if isinstance(output, dict) else {}

@@ -101,3 +101,21 @@ async def test_without_a_worker_it_is_503_and_the_thread_is_free_again(
         assert int(refused.headers["Retry-After"]) > 0
         assert (await client.get(f"/threads/{thread}/state")).json() == before
         assert (await client.get(f"/threads/{thread}")).json()["status"] == "idle"
+
+
+@pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
+async def test_a_change_that_another_run_pushes_aside_says_so(strategy: str, running: Live) -> None:
+    async with working(running) as client:
+        thread = await thread_after_a_run(client)
+    async with httpx.AsyncClient(base_url=running.url, timeout=30) as client:
+        asked = {"values": {"target": 5}, "as_node": "prepare"}
+        waiting = asyncio.create_task(client.post(f"/threads/{thread}/state", json=asked))
+
+        async def busy() -> bool:
+            return bool((await client.get(f"/threads/{thread}")).json()["status"] == "busy")
+
+        await wait_for_async(busy, what="the change to be queued")
+        body = {"assistant_id": "counter", "input": {"target": 2}, "multitask_strategy": strategy}
+        assert (await client.post(f"/threads/{thread}/runs", json=body)).status_code == 200
+        refused = await waiting
+        assert (refused.status_code, refused.json()["code"]) == (409, "update_failed")

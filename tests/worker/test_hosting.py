@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import psycopg
 import pytest
+from langgraph.store.base import ListNamespacesOp, MatchCondition
 
-from duragraph_worker.errors import GraphError
+from duragraph_worker.errors import DuraGraphError, GraphError
 from duragraph_worker.hosting.graphs import LangGraphGraph
 from duragraph_worker.hosting.rendering import jsonable
+from duragraph_worker.hosting.store import RunStore
 from tests.conformance.graphs import toy_graphs as toys
 from tests.worker import hosting_graphs as more
 from tests.worker.test_executor_on_postgres import SqlJournal, Stage
@@ -392,6 +396,47 @@ async def test_graphs_share_the_store_of_the_api(db: psycopg.Connection[Any]):
     assert item["value"] == {"fact": "sky"}
 
 
+async def test_namespaces_are_listed_by_one_prefix_and_one_suffix_and_never_by_half_of_what_was_asked():
+    sent: list[Any] = []
+
+    async def send(ops: list[dict[str, Any]]) -> list[Any]:
+        sent.extend(ops)
+        return [[["a", "b"]] for _ in ops]
+
+    store = RunStore(send)
+    assert await store.alist_namespaces(prefix=("a",), suffix=("b",)) == [("a", "b")]
+    assert (sent[0]["prefix"], sent[0]["suffix"]) == (["a"], ["b"])
+    two = tuple(MatchCondition(match_type="prefix", path=path) for path in (("a",), ("a", "*")))
+    with pytest.raises(DuraGraphError, match="by one prefix"):
+        await store.abatch([ListNamespacesOp(match_conditions=two)])
+
+
+@pytest.mark.parametrize(
+    "planted",
+    [
+        {"lc": 2, "type": "constructor", "id": ["planted", "Thing"], "args": [], "kwargs": {}},
+        {"lc": 1, "type": "constructor", "id": ["planted", "Thing"], "kwargs": {}},
+        {"__type__": "planted.Thing", "py/object": "planted.Thing", "__class__": "planted.Thing"},
+        ["planted", "Thing", [], "__init__"],
+        "pickle:gASVCw==",
+        "msgpack:xwsAk6dwbGFudGVkpVRoaW5nkA==",
+    ],
+)
+async def test_nothing_that_a_client_sends_is_made_into_an_object(
+    planted: Any, db: psycopg.Connection[Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    (tmp_path / "planted.py").write_text("class Thing:\n    pass\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = {"configurable": {"x": planted}, "metadata": {"x": planted}}
+    stage = await host(db, more.twice)
+    await stage.run({"input": {"given": [planted]}, "config": config, "metadata": {"x": planted}})
+    await stage.run({"command": {"resume": planted, "update": {"given": [planted]}}})
+    await update(stage, {"values": {"given": [planted]}})
+    await stage.run({"command": {"resume": planted}})
+    assert "planted" not in sys.modules
+    assert values(stage)["given"][0] == planted
+
+
 def test_what_is_no_graph_is_refused_by_name():
     with pytest.raises(GraphError, match="is no graph"):
         LangGraphGraph("g", 5)
@@ -445,3 +490,16 @@ async def test_what_is_registered_tells_nodes_edges_and_schemas():
 
 def test_rendering_replaces_what_no_text_in_the_database_may_hold():
     assert jsonable({"a\0b": ["\ud800", float("nan"), b"x"]}) == {"a\ufffdb": ["\ufffd", None, "eA=="]}
+
+
+def test_rendering_shows_as_text_what_cannot_be_taken_apart():
+    class Odd:
+        def tolist(self) -> Any:
+            raise ValueError
+
+        def __str__(self) -> str:
+            return "odd"
+
+    assert jsonable([Odd(), {more.Silent(): more.Silent()}])[0] == "odd"
+    told = "<Silent; its repr() raised RuntimeError>"
+    assert jsonable({"x": more.Silent()}) == {"x": told}

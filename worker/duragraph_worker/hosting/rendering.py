@@ -38,7 +38,10 @@ def jsonable(value: Any, depth: int = 0) -> Any:
         return jsonable(value._asdict(), depth + 1)
     if isinstance(value, list | tuple | set | frozenset) or kind.__name__ == "deque":
         return [jsonable(inner, depth + 1) for inner in value]
-    return _object(value, depth)
+    try:
+        return _object(value, depth)
+    except Exception:  # of the value's own code: how it is shown must not decide what becomes of the run
+        return jsonable(_text(value))
 
 
 def told(problem: BaseException) -> dict[str, str]:

@@ -72,9 +72,10 @@ def _asked(op: Op) -> dict[str, Any]:
             "refresh_ttl": op.refresh_ttl,
         }
     if isinstance(op, ListNamespacesOp):
-        ends: dict[str, Any] = {
-            condition.match_type: list(condition.path) for condition in op.match_conditions or () if condition.path
-        }
+        ends: dict[str, Any] = {}
+        for condition in op.match_conditions or ():
+            if condition.path and ends.setdefault(condition.match_type, list(condition.path)) != list(condition.path):
+                raise DuraGraphError(f"the store lists namespaces by one {condition.match_type}, not by several")
         return {"op": "list_namespaces", "max_depth": op.max_depth, "limit": op.limit, "offset": op.offset, **ends}
     raise DuraGraphError(f"the store cannot do {type(op).__name__}")
 
