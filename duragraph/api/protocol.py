@@ -207,8 +207,8 @@ class CommandDesk:
     async def _line(self, thread: UUID, params: Json) -> list[str]:
         """The run that is named, if it has not ended, else all that have not, the active one first."""
         named = None if params.get("run_id") is None else _uuid(params["run_id"])
-        line = [str(one["run_id"]) for one in await self._deps.store.thread_line(self._deps.tenant, thread)]
-        line = [run for run in line if named in (None, run)]
+        found = await self._deps.store.thread_line(self._deps.tenant, thread, updates=False)
+        line = [str(one["run_id"]) for one in found if named in (None, str(one["run_id"]))]
         if not line:
             raise Refused("no_such_run", "No active run is bound to this thread.")
         return line

@@ -11,6 +11,7 @@ import orjson
 from duragraph.api.stream import cancel_runs
 from duragraph.deps import Deps
 from duragraph.errors import DuragraphError, Malformed, Unavailable
+from duragraph.hub import GONE
 
 _PATIENCE = 30.0
 
@@ -33,8 +34,8 @@ async def update_by_worker(deps: Deps, thread_id: UUID, supersteps: list[dict[st
             hint="start a worker that serves the thread's graph, or wait until one has time",
             retry_after=5.0,
         ) from None
-    _, _, raw = await deps.store.run_output(deps.tenant, run)
-    output = orjson.loads(raw)
+    # A run that was to roll the thread's runs back has taken it with them.
+    output = {} if status == GONE else orjson.loads((await deps.store.run_output(deps.tenant, run))[2])
     if refused := output.get("refused"):
         raise Malformed(f"{refused['error']}: {refused['message']}", code="update_refused", field="values")
     if status != "success":
