@@ -36,6 +36,11 @@ class Database:
         with explained():
             return migrate.migrate(self.dsn)
 
+    def add_pgvector(self) -> None:
+        """Let it rank by vectors, if it can."""
+        with explained():
+            migrate.add_pgvector(self.dsn)
+
     def desk(self) -> Desk:
         """A connection for questions; refuses a schema that is not this version's."""
         migrate.check_version(self.status().installed)

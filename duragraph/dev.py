@@ -154,7 +154,10 @@ class Dev:
     def _open_database(self, stack: ExitStack) -> Home:
         home = self._find_database(stack)
         settings = Settings.from_environment(database_url=home.dsn, listen_url=home.dsn)
-        Database(settings, home.about).migrate()
+        database = Database(settings, home.about)
+        database.migrate()
+        if home.embedded:
+            database.add_pgvector()
         return home
 
     def _find_database(self, stack: ExitStack) -> Home:

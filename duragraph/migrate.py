@@ -50,6 +50,15 @@ def migrate(dsn: str, queue_schema: Callable[[], str] | None = None) -> list[str
     return applied
 
 
+def add_pgvector(dsn: str) -> None:
+    """Let the database rank by vectors, where its server brings what that takes. For a database that is ours alone."""
+    with psycopg.connect(dsn, autocommit=True) as connection, connection.transaction():
+        connection.execute("set local client_min_messages = warning")
+        connection.execute("select pg_advisory_xact_lock(hashtext('duragraph.pgvector'))")
+        if connection.execute("select from pg_available_extensions where name = 'vector'").fetchone() is not None:
+            connection.execute("create extension if not exists vector")
+
+
 def status(dsn: str) -> Status:
     """Where the database stands, without changing it."""
     known = sqlfiles.migrations()

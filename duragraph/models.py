@@ -106,7 +106,7 @@ class RunsCancel(Shape):
 class ProtocolCommand(Shape):
     """A command of protocol v2. Its answer has the same `id`."""
 
-    id: int
+    id: Annotated[int, Field(ge=-(2**63), lt=2**63)]
     method: str = Field(max_length=200)
     params: Object | None = None
 

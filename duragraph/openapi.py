@@ -65,7 +65,7 @@ class Operation:
     """Further statuses without an error in them."""
     or_as: dict[str, Json] | None = None
     """Further media types of the answer."""
-    told_as: type[BaseModel] = shapes.Error
+    told_as: Schema = shapes.Error
     """The form of `errors`."""
     lenient_path: bool = False
     """A graph's name is taken for an assistant's id."""
@@ -171,9 +171,10 @@ def _threads() -> Iterator[tuple[str, Operation]]:
             headers=("Last-Event-ID",),
         ),
     )
+    refused: Json = {"anyOf": [shapes.CommandRefused, shapes.Error]}
     yield (
         f"POST {one}/commands",
-        Operation(tag, _OBJECT, models.ProtocolCommand, errors=(400, 413)),
+        Operation(tag, _OBJECT, models.ProtocolCommand, errors=(400,), told_as=refused),
     )
     yield (
         f"POST {one}/stream/events",

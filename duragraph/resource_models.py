@@ -249,7 +249,10 @@ class ItemPut(Shape):
     namespace: list[str] = Field(description="Labels: not empty, without periods; the first is not `langgraph`.")
     key: str = Field(min_length=1)
     value: Object
-    index: Literal[False] | list[str] | None = Field(default=None, description="Taken, and of no effect.")
+    index: Literal[False] | list[str] | None = Field(
+        default=None,
+        description="The paths whose texts it is found by, or false; the embedder's own if not given.",
+    )
     ttl: float | None = Field(default=None, description="Minutes until it expires.")
     ttl_seconds: float | None = Field(default=None, description="The same in seconds, where `ttl` is not given.")
 
@@ -263,7 +266,11 @@ class ItemSearch(Shape):
     )
     limit: Limit | None = Field(default=None, description="10 when not given.")
     offset: Offset | None = None
-    query: str | None = Field(default=None, description="Taken, and of no effect.")
+    query: str | None = Field(
+        default=None,
+        description="What is looked for: what fits best comes first, with its score. Needs a worker that offers an "
+        "embedder, and pgvector; else it has no effect.",
+    )
     refresh_ttl: bool | None = Field(default=None, description="Whether what is found begins its time anew; true.")
 
 
@@ -278,7 +285,7 @@ class NamespaceSearch(Shape):
 
 
 class WorkerStore(Shape):
-    """What a run asks of the key-value store: `op` is put, get, delete, search or list_namespaces."""
+    """What a run asks of the key-value store: `op` is put, get, delete, search, list_namespaces or index."""
 
     run_id: UUID
     token: Token
@@ -373,6 +380,14 @@ class Error(Answer):
     field: str | None = None
     hint: str | None = None
     error: str | None = Field(default=None, description="The detail once more, where LangGraph has it under this name.")
+
+
+class CommandRefused(Error):
+    """What is no command of protocol v2, with its id where it has one; `error` is the protocol's own word."""
+
+    type: Literal["error"]
+    id: int | str | None
+    message: str
 
 
 class RpcFault(Answer):

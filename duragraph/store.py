@@ -683,8 +683,11 @@ class Store:
     # the key-value store
 
     async def put_item(self, tenant: int, op: bytes) -> None:
-        """Write an item, whole."""
-        await self._rows("select duragraph.put_item(%s, %s)", (tenant, Json(op)))
+        """Write an item, whole, and have it indexed."""
+        await self._rows(
+            "select duragraph.store_batch(%s, json_build_array(%s::jsonb || jsonb_build_object('op', 'put')))",
+            (tenant, Json(op)),
+        )
 
     async def get_item(self, tenant: int, op: bytes) -> bytes:
         """An item or null."""
@@ -694,18 +697,38 @@ class Store:
         """Delete an item, if it is there."""
         await self._rows("select duragraph.delete_item(%s, %s)", (tenant, Json(op)))
 
-    async def search_items(self, tenant: int, op: bytes) -> bytes:
-        """An array of items."""
-        return await self._read("select duragraph.search_items(%s, %s)::text", (tenant, Json(op)))
+    async def search_items(self, tenant: int, op: bytes, vector: bytes = b"null") -> bytes:
+        """An array of items; with the `vector` of the query, those that fit best first."""
+        return await self._read(
+            "select duragraph.search_items(%s, %s::jsonb || jsonb_build_object('vector', %s::jsonb))::text",
+            (tenant, Json(op), Json(vector)),
+        )
 
     async def list_namespaces(self, tenant: int, op: bytes) -> bytes:
         """An array of namespaces."""
         return await self._read("select duragraph.list_namespaces(%s, %s)::text", (tenant, Json(op)))
 
-    async def run_store_batch(self, run_id: UUID, token: int, request: bytes) -> bytes:
-        """The results of the request's `ops`, in order; `LeaseLost` when the worker holds the run no longer."""
+    async def embed_texts(self, tenant: int, texts: bytes) -> UUID | None:
+        """The run that embeds these; None where nobody would."""
+        return cast(
+            "UUID | None", (await self._rows("select duragraph.embed_texts(%s, %s)", (tenant, Json(texts))))[0][0]
+        )
+
+    async def run_store_batch(
+        self, run_id: UUID, token: int, request: bytes, vectors: Mapping[int, bytes | None] | None = None
+    ) -> bytes:
+        """The results of the request's `ops`, in order; `LeaseLost` when the worker holds the run no longer.
+
+        `vectors`: what the queries of some of them mean, by their places.
+        """
+        if not vectors:
+            return await self._one(
+                "select duragraph.run_store_batch(%s, %s, %s::json -> 'ops')::text", (run_id, token, Json(request))
+            )
+        meant = {str(place): orjson.Fragment(vector or b"null") for place, vector in vectors.items()}
         return await self._one(
-            "select duragraph.run_store_batch(%s, %s, %s::json -> 'ops')::text", (run_id, token, Json(request))
+            "select duragraph.run_store_batch(%s, %s, duragraph.with_vectors(%s::json -> 'ops', %s))::text",
+            (run_id, token, Json(request), Json(orjson.dumps(meant))),
         )
 
     async def sweep_items(self, limit: int = 1000) -> int:

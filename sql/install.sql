@@ -15,7 +15,7 @@ set local check_function_bodies = off;
 
 do $$
 begin
-  if exists (select from duragraph.migrations where version > 6) then
+  if exists (select from duragraph.migrations where version > 7) then
     raise exception using
       errcode = 'DG503',
       message = 'the database is newer than these files',
@@ -66,6 +66,13 @@ insert into duragraph.migrations (version, name, checksum)
 values (6, 'threads', 'c128d39627bbe7361c2bc57c5bfe76cb20d79631e839848e2c598afd98f3841a');
 \endif
 
+select not exists (select from duragraph.migrations where version = 7) as pending \gset
+\if :pending
+\ir migrations/0007_vectors.sql
+insert into duragraph.migrations (version, name, checksum)
+values (7, 'vectors', '31e03db103e25d2aea6f1fb5ba63b21b2c6cedca4f217d99760a6b03b0369fb4');
+\endif
+
 \ir functions/append_events.sql
 \ir functions/append_value.sql
 \ir functions/apply_update.sql
@@ -100,6 +107,7 @@ values (6, 'threads', 'c128d39627bbe7361c2bc57c5bfe76cb20d79631e839848e2c598afd9
 \ir functions/count_threads.sql
 \ir functions/create_assistant.sql
 \ir functions/create_cron.sql
+\ir functions/create_embed_run.sql
 \ir functions/create_keyed_runs.sql
 \ir functions/create_runs.sql
 \ir functions/create_thread.sql
@@ -118,6 +126,8 @@ values (6, 'threads', 'c128d39627bbe7361c2bc57c5bfe76cb20d79631e839848e2c598afd9
 \ir functions/drain_worker.sql
 \ir functions/drawn_graph.sql
 \ir functions/due_crons.sql
+\ir functions/embed_texts.sql
+\ir functions/embedder.sql
 \ir functions/empty_state.sql
 \ir functions/end_runs.sql
 \ir functions/end_stateless_run.sql
@@ -133,6 +143,7 @@ values (6, 'threads', 'c128d39627bbe7361c2bc57c5bfe76cb20d79631e839848e2c598afd9
 \ir functions/find_thread.sql
 \ir functions/fire_crons.sql
 \ir functions/forget_checkpoints.sql
+\ir functions/forget_vectors.sql
 \ir functions/found_threads.sql
 \ir functions/get_assistant.sql
 \ir functions/get_cron.sql
@@ -146,10 +157,14 @@ values (6, 'threads', 'c128d39627bbe7361c2bc57c5bfe76cb20d79631e839848e2c598afd9
 \ir functions/graph_edges.sql
 \ir functions/heartbeat.sql
 \ir functions/hold_thread.sql
+\ir functions/index_item.sql
+\ir functions/index_puts.sql
 \ir functions/iso.sql
+\ir functions/item_index.sql
 \ir functions/item_json.sql
 \ir functions/item_key.sql
 \ir functions/item_matches.sql
+\ir functions/item_to_index.sql
 \ir functions/item_ttl.sql
 \ir functions/json_path.sql
 \ir functions/keep_assistant_version.sql
@@ -195,6 +210,7 @@ values (6, 'threads', 'c128d39627bbe7361c2bc57c5bfe76cb20d79631e839848e2c598afd9
 \ir functions/refuse_sort.sql
 \ir functions/register_graph.sql
 \ir functions/register_worker.sql
+\ir functions/reindex_items.sql
 \ir functions/release_expired_leases.sql
 \ir functions/remove_checkpoints.sql
 \ir functions/replay_supersteps.sql
@@ -245,6 +261,7 @@ values (6, 'threads', 'c128d39627bbe7361c2bc57c5bfe76cb20d79631e839848e2c598afd9
 \ir functions/thread_status.sql
 \ir functions/thread_storage.sql
 \ir functions/tick_before.sql
+\ir functions/unit_vector.sql
 \ir functions/update_assistant.sql
 \ir functions/update_cron.sql
 \ir functions/update_thread.sql
@@ -253,10 +270,12 @@ values (6, 'threads', 'c128d39627bbe7361c2bc57c5bfe76cb20d79631e839848e2c598afd9
 \ir functions/uuid_at.sql
 \ir functions/value_compares.sql
 \ir functions/value_matches.sql
+\ir functions/vector_schema.sql
 \ir functions/webhook_body.sql
 \ir functions/webhook_delays.sql
 \ir functions/why_not_claimed.sql
 \ir functions/why_not_running.sql
+\ir functions/with_vectors.sql
 \ir functions/worker_json.sql
 \ir functions/write_channel.sql
 \ir functions/write_results.sql

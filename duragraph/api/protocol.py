@@ -434,7 +434,8 @@ def malformed(raw: bytes, problem: Invalid) -> Json:
     except ValueError:
         given = None
     command = given.get("id") if isinstance(given, dict) else None
-    return refusal(command if isinstance(command, int | str) else None, "invalid_argument", str(problem))
+    known = isinstance(command, int | str) and not isinstance(command, bool)
+    return refusal(command if known else None, "invalid_argument", str(problem))
 
 
 def _elsewhere(method: str) -> tuple[str, str]:

@@ -6,6 +6,7 @@ import orjson
 from falcon import HTTP_204, HTTP_400
 from falcon.asgi import Request, Response
 
+from duragraph.api.embedding import embed_queries
 from duragraph.api.http import answer, answer_json, check_text, query_bool, read_json
 from duragraph.deps import Deps
 from duragraph.resource_models import ItemDelete, ItemPut, ItemSearch, NamespaceSearch
@@ -27,6 +28,7 @@ class Items:
     """What is remembered across threads: JSON objects by namespace and key."""
 
     def __init__(self, deps: Deps) -> None:
+        self._deps = deps
         self._store = deps.store
         self._tenant = deps.tenant
 
@@ -60,9 +62,10 @@ class Items:
         resp.status = HTTP_204
 
     async def on_post_search(self, req: Request, resp: Response) -> None:
-        """Find items under a prefix, last updated first."""
-        _, raw = await read_json(req, ItemSearch)
-        answer_json(resp, b'{"items":%b}' % await self._store.search_items(self._tenant, raw))
+        """Find items under a prefix: those that fit the query best first, else last updated first."""
+        asked, raw = await read_json(req, ItemSearch)
+        vector = (await embed_queries(self._deps, [asked.query]))[0] if asked.query else None
+        answer_json(resp, b'{"items":%b}' % await self._store.search_items(self._tenant, raw, vector or b"null"))
 
     async def on_post_namespaces(self, req: Request, resp: Response) -> None:
         """List the namespaces that hold items."""

@@ -13,6 +13,7 @@ from falcon import HTTP_200
 from falcon.asgi import Request, Response
 
 from duragraph.api import workers_v1
+from duragraph.api.embedding import embed_queries
 from duragraph.api.http import (
     answer,
     answer_json,
@@ -231,7 +232,14 @@ class Workers:
         """Read and write the key-value store for a run, while its lease is held; all of it or nothing."""
         asked, raw = await read_json(req, WorkerStore)
         await self.known.get(worker_id)
-        results = await self._deps.store.run_store_batch(asked.run_id, asked.token, raw)
+        # A worker that has the vector of a query, or knows that there is none, says so itself.
+        queries = {
+            place: op["query"]
+            for place, op in enumerate(asked.ops)
+            if op.get("op") == "search" and op.get("query") and isinstance(op["query"], str) and "vector" not in op
+        }
+        vectors = dict(zip(queries, await embed_queries(self._deps, list(queries.values())), strict=True))
+        results = await self._deps.store.run_store_batch(asked.run_id, asked.token, raw, vectors)
         answer_json(resp, b'{"results":%b}' % results)
 
     async def _write_all(self, raw: bytes, writes: list[dict[str, Any]]) -> Results:

@@ -7,7 +7,7 @@ begin
   if p_assistant ~* '^[0-9a-f]{8}-?([0-9a-f]{4}-?){3}[0-9a-f]{12}$' then
     return duragraph.find_graph(p_tenant, (duragraph.find_assistant(p_tenant, p_assistant::uuid)).graph_id);
   end if;
-  if not exists (select from duragraph.graphs g where g.tenant_id = p_tenant and g.graph_id = p_assistant) then
+  if not exists (select from duragraph.graphs g where g.tenant_id = p_tenant and g.graph_id = p_assistant and p_assistant <> '__embed__') then
     perform duragraph.refuse_assistant(p_tenant, p_assistant);
   end if;
   return duragraph.find_graph(p_tenant, p_assistant);

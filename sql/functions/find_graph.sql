@@ -6,7 +6,7 @@ as $$
 declare
   v_graph duragraph.graphs;
 begin
-  select * into v_graph from duragraph.graphs g where g.tenant_id = p_tenant and g.graph_id = p_graph;
+  select * into v_graph from duragraph.graphs g where g.tenant_id = p_tenant and g.graph_id = p_graph and p_graph <> '__embed__';
   if not found then
     raise exception using
       errcode = 'DG404',

@@ -8,7 +8,7 @@ begin
   end if;
   raise exception using errcode = 'DG422',
     message = format('Invalid assistant: ''%s''. Must be either: - A valid assistant UUID, or - One of the registered graphs: %s', p_assistant,
-      coalesce((select string_agg(graph_id, ', ' order by graph_id) from duragraph.graphs where tenant_id = p_tenant), '(none yet)')),
+      coalesce((select string_agg(graph_id, ', ' order by graph_id) from duragraph.graphs where tenant_id = p_tenant and graph_id <> '__embed__'), '(none yet)')),
     hint = 'A graph is registered when a worker that serves it starts.',
     detail = '{"code": "graph_not_found", "field": "assistant_id"}';
 end $$;

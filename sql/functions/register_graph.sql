@@ -4,6 +4,10 @@ declare
   v_graph duragraph.graphs;
   v_id text := p_graph ->> 'graph_id';
 begin
+  if v_id = '__embed__' and coalesce(jsonb_path_exists(p_graph, 'strict $.definition.dims ? (@.type() == "number" && @ >= 1 && @ <= 16000 && @ == @.floor())'), false) is false then
+    raise exception using errcode = 'DG422', message = 'An embedder needs its dims.', hint = 'How many numbers its vectors have: 1 to 16000.',
+      detail = '{"code": "invalid_embedder", "field": "definition.dims"}';
+  end if;
   select g.* into v_graph from duragraph.graphs g where g.tenant_id = p_tenant and g.graph_id = v_id;
   if not found then
     insert into duragraph.graphs (tenant_id, graph_id, assistant_id, build_id, definition, schemas)
@@ -17,6 +21,10 @@ begin
         (p_build, coalesce(p_graph -> 'definition', g.definition), coalesce(p_graph -> 'schemas', g.schemas));
   end if;
   select g.* into v_graph from duragraph.graphs g where g.tenant_id = p_tenant and g.graph_id = v_id;
+  if v_id = '__embed__' then
+    -- Nobody's assistant: its runs are made by the store alone.
+    return v_graph.graph_key;
+  end if;
   with made as (
     insert into duragraph.assistants (tenant_id, assistant_id, graph_id, name, description, metadata)
       values (p_tenant, v_graph.assistant_id, v_id, v_id, nullif(p_graph -> 'definition' ->> 'description', ''), '{"created_by": "system"}')
@@ -27,4 +35,4 @@ begin
   return v_graph.graph_key;
 end $$;
 comment on function duragraph.register_graph(integer, jsonb, text) is
-  'Makes or updates a graph {graph_id, definition, schemas} and its system assistant, whose id is uuid5 of the graph id. Answers the graph_key.';
+  'Makes or updates a graph {graph_id, definition, schemas} and its system assistant, whose id is uuid5 of the graph id; __embed__, the embedder, has none. Answers the graph_key.';

@@ -5,7 +5,7 @@ as $$
 declare
   v_tenant integer;
 begin
-  if exists (select from json_array_elements(p_ops) o where o.value ->> 'op' in ('put', 'delete')) then
+  if exists (select from json_array_elements(p_ops) o where o.value ->> 'op' in ('put', 'delete', 'index')) then
     -- Held to the end: whoever takes the lease away waits until the writes are there for all to see.
     select l.tenant_id into v_tenant
     from duragraph.leases l

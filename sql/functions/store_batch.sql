@@ -4,6 +4,7 @@ language plpgsql
 as $$
 declare
   v_op jsonb;
+  v_put boolean := false;
   v_result json;
   v_results json[] := '{}';
 begin
@@ -13,7 +14,7 @@ begin
     from (
       select distinct hashtext((o.value::jsonb -> 'namespace')::text) as lock
       from json_array_elements(p_ops) o
-      where o.value ->> 'op' in ('put', 'delete') and o.value -> 'namespace' is not null
+      where o.value ->> 'op' in ('put', 'delete', 'index') and o.value -> 'namespace' is not null
       order by 1
     ) touched;
   end if;
@@ -23,18 +24,23 @@ begin
       when 'get' then v_result := duragraph.get_item(p_tenant, v_op);
       when 'delete' then v_result := duragraph.delete_item(p_tenant, v_op);
       when 'search' then v_result := duragraph.search_items(p_tenant, v_op);
+      when 'index' then v_result := duragraph.index_item(p_tenant, v_op);
       when 'list_namespaces' then v_result := duragraph.list_namespaces(p_tenant, v_op);
       else
         raise exception using
           errcode = 'DG422',
           message = 'op is none that the store knows.',
-          hint = 'Use put, get, delete, search or list_namespaces.',
+          hint = 'Use put, get, delete, search, list_namespaces or index.',
           detail = '{"code":"invalid_op","field":"op"}';
     end case;
     v_results := array_append(v_results, coalesce(v_result, 'null'));
+    v_put := v_put or v_op ->> 'op' = 'put';
   end loop;
+  if v_put and exists (select from duragraph.graphs g where g.tenant_id = p_tenant and g.graph_id = '__embed__') then
+    perform duragraph.index_puts(p_tenant, p_ops);
+  end if;
   return array_to_json(v_results);
 end
 $$;
 comment on function duragraph.store_batch(integer, json) is
-  'Does [{op, ...}] in order, all or nothing, and gives the results in order: put and delete null, get an item or null, search items, list_namespaces namespaces.';
+  'Does [{op, ...}] in order, all or nothing, and gives the results in order: put and delete null, get an item or null, search items, list_namespaces namespaces, index whether it was done. What was put is indexed by a run of the embedder, if there is one.';

@@ -27,10 +27,11 @@ Json = dict[str, Any]
 PATIENCE = 0.25
 """How long an answer is read: a stream without end is cut then, and what came is judged."""
 
-# What is said in JSON-RPC: the description only knows that `params` is an object.
+# What is said in JSON-RPC and in protocol v2: the description only knows that `params` is an object.
 METHODS = (
     "tools/call", "message/send", "tasks/get", "SendMessage", "tools/list", "tasks/cancel", "message/stream",
-    "initialize", "GetTask", "ping", "tasks/resubscribe", "SubscribeToTask", "CancelTask", "SendStreamingMessage",
+    "initialize", "run.start", "input.respond", "run.cancel", "agent.getTree", "run.attach",
+    "GetTask", "ping", "tasks/resubscribe", "SubscribeToTask", "CancelTask", "SendStreamingMessage",
 )  # fmt: skip
 EVENTS = (
     "run_started", "node_started", "node_completed", "run_completed", "run_failed", "node_failed",
@@ -99,6 +100,7 @@ class Things:
             "as_node": ["prepare", "increment", "review"],
             "method": list(METHODS),
             "event_type": list(EVENTS),
+            "channels": [["values"], ["lifecycle", "custom:a"]],
             "extract": [{"a": "values.log[-1]", "b": "metadata"}],
             "Last-Event-ID": ["0", "-", "1-1", f"{int(time.time() * 1000)}-00000001"],
         }
@@ -165,6 +167,11 @@ class Things:
             "arguments": given,
             "message": message,
             "id": self.known["run_id"][luck % 4],
+            "run_id": self.known["run_id"][luck % 4],
+            "assistant_id": self.known["assistant_id"][luck % 5],
+            "interrupt_id": "none",
+            "input": given,
+            "response": given,
             **(given if luck % 2 else {}),
         }
 

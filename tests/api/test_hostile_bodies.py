@@ -16,7 +16,7 @@ from pydantic import BaseModel, RootModel
 from duragraph.api import workers, workers_v1
 from duragraph.models import RunCreate
 from duragraph.openapi import operations
-from duragraph.resource_models import Error
+from duragraph.resource_models import CommandRefused, Error, RpcAnswer
 from tests.api.conftest import start
 from tests.api.fuzzing import Things, worker_at_work
 from tests.postgres import Server
@@ -53,6 +53,7 @@ VALUES: dict[str, bytes] = {
     "a huge integer": b"9" * 400,
     "an integer of 4400 digits": b"9" * 4400,
     "beyond 64 bits": b"18446744073709551616",
+    "far below 64 bits": b"-" + b"9" * 30,
     "a numeric exponent": b"1e15",
     "deep arrays": b"[" * DEEP + b"]" * DEEP,
     "deep objects": b'{"a":' * DEEP + b"1" + b"}" * DEEP,
@@ -135,8 +136,7 @@ def good_body(model: type[BaseModel], things: Things) -> dict[str, Any]:
         "ops": [],
         "reads": [],
         "jsonrpc": "2.0",
-        "data": {},
-        "if_exists": "do_nothing",
+        "id": 1,
     }
     needed = [name for name, field in model.model_fields.items() if field.is_required()]
     body = {name: usual[name] if name in usual else things.known[name][0] for name in needed}
@@ -152,9 +152,9 @@ def is_error(said: bytes, path: str) -> bool:
     try:
         answer = json.loads(said)
         if path.startswith(("/mcp", "/a2a/")) and "jsonrpc" in answer:
-            return isinstance(answer["error"]["code"], int) and isinstance(answer["error"]["message"], str)
-        Error.model_validate(answer)
-    except (ValueError, KeyError, TypeError):
+            return bool(RpcAnswer.model_validate(answer).error)
+        (CommandRefused if path.endswith("/commands") and "type" in answer else Error).model_validate(answer)
+    except ValueError:
         return False
     return True
 

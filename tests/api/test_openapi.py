@@ -83,6 +83,8 @@ def test_what_is_spoken_in_json_rpc_is_described_as_that(doc: Doc) -> None:
     assert mcp["200"]["content"] == mcp["400"]["content"] == {"application/json": answer}
     assert "content" not in mcp["202"]
     assert mcp["413"]["content"]["application/json"]["schema"] == {"$ref": "#/components/schemas/Error"}
+    refused = doc["paths"]["/threads/{thread_id}/commands"]["post"]["responses"]["400"]["content"]["application/json"]
+    assert {"$ref": "#/components/schemas/CommandRefused"} in refused["schema"]["anyOf"]
     a2a = doc["paths"]["/a2a/{assistant_id}"]["post"]["responses"]
     assert a2a["200"]["content"] == {"application/json": answer, "text/event-stream": {"schema": {"type": "string"}}}
 

@@ -264,12 +264,16 @@ async def test_commands_that_cannot_be_carried_out_say_so(api: Api) -> None:
     assert await api.call("GET", f"/threads/{thread}/runs") == []
 
 
-@pytest.mark.parametrize("raw", ["", "{", "[]", "1", '{"id":1}', '{"method":"x"}', '{"id":"x","method":"y"}', "\x00"])
+BAD_IDS = ['{"id":"x","method":"y"}', '{"id":true,"method":"y"}', '{"id":18446744073709551616,"method":"y"}']
+
+
+@pytest.mark.parametrize("raw", ["", "{", "[]", "1", '{"id":1}', '{"method":"x"}', *BAD_IDS, "\x00"])
 async def test_what_is_no_command_is_refused(api: Api, raw: str) -> None:
     answer = await api.http.post(f"/threads/{MISSING}/commands", content=raw)
     assert answer.status_code == 400
     body = answer.json()
     assert (body["type"], body["error"]) == ("error", "invalid_argument")
+    assert body["id"] is not True
     assert body["detail"]
 
 

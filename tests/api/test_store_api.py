@@ -52,6 +52,17 @@ def test_an_item_lives_from_put_to_delete(acting: Acting) -> None:
     assert get(acting, f"{own}.notes", "k") is None
 
 
+def test_a_query_without_an_embedder_is_the_plain_listing(acting: Acting) -> None:
+    own = root()
+    for key in ("a", "b"):
+        put(acting, [own], key, {"text": key}, index=["text"])
+    body = {"namespace_prefix": [own], "query": "a", "vector": "nothing of the API's"}
+    assert [(one["key"], one["score"]) for one in acting.post("/store/items/search", body)["items"]] == [
+        ("b", None),
+        ("a", None),
+    ]
+
+
 def test_a_namespace_comes_dotted_or_repeated(acting: Acting) -> None:
     own = root()
     put(acting, [own, "a,b", "c"], "k, v")

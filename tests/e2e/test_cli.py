@@ -186,6 +186,12 @@ def test_dev_answers_and_runs_a_graph(dev: Running) -> None:
     assert greet(dev, name="you")["greeting"] == "hello you"
 
 
+def test_the_database_of_dev_ranks_by_meaning_if_it_can(dev: Running) -> None:
+    asked = "select a.installed_version is not null from pg_available_extensions a where a.name = 'vector'"
+    with psycopg.connect(dev.event("ready")["database_url"]) as connection:
+        assert connection.execute(asked).fetchone() in [(True,), None]
+
+
 def test_the_other_commands_find_the_database_of_dev(dev: Running, project: Path) -> None:
     greet(dev, name="list")
     assert answer("runs", "list", "--status", "success", "--limit", 1, cwd=project)[0]["graph_id"] == "greeter"

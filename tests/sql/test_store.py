@@ -153,6 +153,11 @@ REFUSED: list[tuple[dict[str, Any], str]] = [
     ({"ttl": "1"}, "invalid_ttl"),
     ({"ttl": 1e300}, "invalid_ttl"),
     ({"ttl_seconds": -5}, "invalid_ttl"),
+    ({"index": True}, "invalid_index"),
+    ({"index": "title"}, "invalid_index"),
+    ({"index": [1]}, "invalid_index"),
+    ({"index": ["p" * 401]}, "invalid_index"),
+    ({"index": ["p"] * 101}, "invalid_index"),
 ]
 
 

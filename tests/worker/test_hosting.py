@@ -132,6 +132,7 @@ async def test_a_question_is_shown_with_its_task_and_is_gone_when_answered(db: p
     await stage.run({"resume": {asked[0]["id"]: "one"}})
     left = stage.state()["interrupts"]
     assert [one["id"] for one in left] == [asked[1]["id"]]
+    assert stage.state()["next"] == ["ask_one"]  # the other one is done
     await stage.run({"resume": {left[0]["id"]: "two"}})
     assert stage.state()["interrupts"] == []
     assert values(stage)["answers"] == [{"item": 1, "answer": "one"}, {"item": 2, "answer": "two"}]

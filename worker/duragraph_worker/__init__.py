@@ -26,8 +26,10 @@ if TYPE_CHECKING:
     from duragraph_worker.client import ApiError, Client, RunFailed
     from duragraph_worker.commands import END, START, Command, Send
     from duragraph_worker.context import Context, SyncContext, get_context
+    from duragraph_worker.embedder import Embedder
     from duragraph_worker.errors import (
         DuraGraphError,
+        EmbeddingError,
         EmptyInputError,
         GraphError,
         GraphRecursionError,
@@ -61,8 +63,9 @@ _WHERE = {
     "client": "ApiError Client RunFailed",
     "commands": "END START Command Send",
     "context": "Context SyncContext get_context",
-    "errors": "DuraGraphError EmptyInputError GraphError GraphRecursionError InvalidUpdateError LeaseLost NodeError "
-    "StateError StoreError ToolError",
+    "embedder": "Embedder",
+    "errors": "DuraGraphError EmbeddingError EmptyInputError GraphError GraphRecursionError InvalidUpdateError "
+    "LeaseLost NodeError StateError StoreError ToolError",
     "events": "Event",
     "graph": "Graph GraphInstance",
     "interrupts": "interrupt",
@@ -83,6 +86,8 @@ __all__ = [
     "Command",
     "Context",
     "DuraGraphError",
+    "Embedder",
+    "EmbeddingError",
     "EmptyInputError",
     "Event",
     "Graph",

@@ -16,7 +16,7 @@ from rich.markup import escape
 
 from duragraph_worker.client import ApiError
 from duragraph_worker.hosted import HostedGraph
-from duragraph_worker.langgraph_json import read_config
+from duragraph_worker.langgraph_json import read_config, read_embedder
 from duragraph_worker.loading import AnyGraph, TargetError, load_graphs
 from duragraph_worker.logs import set_up_logging
 from duragraph_worker.project import ProjectError, create_project
@@ -77,6 +77,7 @@ def _run(options: argparse.Namespace) -> int:
             lease_seconds=options.lease_seconds,
             shutdown_timeout=options.shutdown_timeout,
             build_id=options.build_id,
+            embedder=None if options.config is None else read_embedder(options.config),
         )
         _announce(worker, quiet=options.json)
         worker.run()

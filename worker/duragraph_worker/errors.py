@@ -55,6 +55,10 @@ class MissingExtraError(DuraGraphError, ImportError):
     """An optional dependency is not installed; the message has the pip command."""
 
 
+class EmbeddingError(DuraGraphError):
+    """An embedder gave what are no vectors of its size, one for each text."""
+
+
 class StoreError(DuraGraphError):
     """The store refused an operation; nothing of its batch was done. `field` names the part at fault (or is None)."""
 

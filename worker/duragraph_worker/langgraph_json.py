@@ -1,4 +1,4 @@
-"""Reads a langgraph.json: its graphs, the folders they import from, and the environment they expect."""
+"""Reads a langgraph.json: its graphs, the folders they import from, the environment they expect, and its embedder."""
 
 from __future__ import annotations
 
@@ -8,7 +8,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from duragraph_worker.loading import TargetError
+from duragraph_worker.embedder import Embedder
+from duragraph_worker.loading import TargetError, load_value
 
 
 def read_config(path: str) -> list[tuple[str, str]]:
@@ -28,6 +29,38 @@ def read_config(path: str) -> list[tuple[str, str]]:
     if not isinstance(graphs, dict) or not graphs:
         raise TargetError(f'{file.name} has no "graphs"; write {{"graphs": {{"agent": "./agent.py:graph"}}}}')
     return [(name, _target(file, name, said)) for name, said in graphs.items()]
+
+
+def read_embedder(path: str) -> Embedder | None:
+    """The embedder of its `store.index`, if there is one; `read_config` goes before. Raises `TargetError`."""
+    file = Path(path).resolve()
+    store = _read(file).get("store")
+    index = store.get("index") if isinstance(store, dict) else None
+    if not index:
+        return None
+    said, dims, fields = ((index if isinstance(index, dict) else {}).get(name) for name in ("embed", "dims", "fields"))
+    if not isinstance(said, str) or ":" not in said or type(dims) is not int:
+        raise TargetError(f'{file.name}: write "store": {{"index": {{"embed": "./file.py:function", "dims": 384}}}}')
+    if fields is not None and not (isinstance(fields, list) and all(isinstance(one, str) for one in fields)):
+        raise TargetError(f'{file.name}: "fields" of the index must be a list of paths, such as ["title", "text"]')
+    place = said.rpartition(":")[0]
+    try:
+        fn = load_value(f"{file.parent}/{said}") if place.endswith(".py") else _provided(file, said)
+        return Embedder(fn, dims=dims, fields=fields or ["$"])
+    except (TypeError, ValueError) as problem:
+        raise TargetError(f"{file.name}: the index: {problem}") from problem
+
+
+def _provided(file: Path, said: str) -> Any:
+    try:
+        from duragraph_worker.hosting.embeddings import provided
+
+        return provided(said)
+    except Exception as problem:  # a provider may want more than its package, such as a key
+        raise TargetError(
+            f'{file.name}: the embedder "{said}" cannot be made: {problem}; '
+            'it takes langchain, and the package and the key of the provider; or name a function, "./file.py:embed"'
+        ) from problem
 
 
 def _read(file: Path) -> dict[str, Any]:

@@ -45,6 +45,15 @@ def load_graphs(target: str, graph_id: str | None = None) -> list[AnyGraph]:
     return [_named(module, name, target, graph_id)] if name else _all(module, target)
 
 
+def load_value(target: str) -> Any:
+    """What "file.py:name" names. Raises `TargetError`."""
+    place, _, name = target.rpartition(":")
+    module = _load_file(place, target)
+    if (found := getattr(module, name, None)) is None:
+        raise TargetError(f'{target}: {module.__name__} has no "{name}"')
+    return found
+
+
 def _load_module(place: str, target: str) -> ModuleType:
     _put_on_path(Path.cwd())
     try:

@@ -19,6 +19,7 @@ _OPERATORS: dict[str, Callable[[Any, Any], bool]] = {
     "$lte": lambda a, b: bool(a <= b),
 }
 _NAME_BYTES = 2000
+_TICK = timedelta(microseconds=1)
 _MAX_TTL = 3_153_600_000
 _MAX_LIMIT = 10_000
 
@@ -72,6 +73,7 @@ class LocalStore:
         place, value, ttl = _place(op), op.get("value"), _ttl(op)
         if place[0][0] == "langgraph":
             raise StoreError('namespace: its root cannot be "langgraph"', field="namespace")
+        _check_index(op.get("index"))
         if value is None:
             return lambda: self._items.pop(place, None) and None
         if not isinstance(value, dict):
@@ -81,7 +83,8 @@ class LocalStore:
             now = self._clock()
             known = self._alive(place)
             born = known.created_at if known else now
-            self._items[place] = _Kept(to_json(value), born, now, ttl, now + ttl if ttl else None)
+            updated = max(now, known.updated_at + _TICK) if known else now
+            self._items[place] = _Kept(to_json(value), born, updated, ttl, now + ttl if ttl else None)
 
         return put
 
@@ -193,6 +196,13 @@ def _begins(namespace: Namespace, labels: Namespace) -> bool:
     return len(namespace) >= len(labels) and all(
         want in ("*", label) for label, want in zip(namespace, labels, strict=False)
     )
+
+
+def _check_index(index: Any) -> None:
+    paths = index if isinstance(index, list) else ()
+    fine = len(paths) <= 100 and all(isinstance(path, str) and len(path.encode()) <= 400 for path in paths)
+    if not (index is None or index is False or (isinstance(index, list) and fine)):
+        raise StoreError("index must be false or a list of at most 100 paths", field="index")
 
 
 def _check_filter(wanted: Any) -> None:

@@ -16,12 +16,13 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Protocol
+from typing import Any, Literal, Protocol
 
 from duragraph_worker.state import to_json
 
 Op = dict[str, Any]
 Namespace = tuple[str, ...]
+Index = Literal[False] | Sequence[str] | None
 
 
 @dataclass(frozen=True)
@@ -52,19 +53,27 @@ class Store:
     """Items by namespace and key, as LangGraph's BaseStore has them.
 
     A namespace is a tuple of labels, not empty and without periods: `("users", "ann")`. A value is a JSON object and is
-    replaced whole. `ttl` is in minutes; reading an item begins its time anew unless `refresh_ttl=False`. A filter is
-    `{field: value}` or `{field: {"$gte": 3}}` with $eq, $ne, $gt, $gte, $lt, $lte; a missing field matches nothing.
-    Raises StoreError for what is refused, StateError for a value that is no JSON, LeaseLost as every write does.
+    replaced whole. `ttl` is in minutes; reading an item begins its time anew unless `refresh_ttl=False`. `index` names
+    the paths whose texts an item is found by, such as `["title", "chapters[*].text"]`, instead of the embedder's own;
+    with False it is not indexed. A filter is `{field: value}` or `{field: {"$gte": 3}}` with $eq, $ne, $gt, $gte, $lt,
+    $lte; a missing field matches nothing. Raises StoreError for what is refused, StateError for a value that is no
+    JSON, LeaseLost as every write does.
     """
 
     def __init__(self, backend: Backend) -> None:
         self._backend = backend
 
     async def aput(
-        self, namespace: Sequence[str], key: str, value: Mapping[str, Any], *, ttl: float | None = None
+        self,
+        namespace: Sequence[str],
+        key: str,
+        value: Mapping[str, Any],
+        *,
+        ttl: float | None = None,
+        index: Index = None,
     ) -> None:
         """Store an item; one that is there is replaced."""
-        await self.abatch([_put(namespace, key, value, ttl)])
+        await self.abatch([_put(namespace, key, value, ttl, index)])
 
     async def aget(self, namespace: Sequence[str], key: str, *, refresh_ttl: bool | None = None) -> Item | None:
         """The item, or None."""
@@ -86,7 +95,11 @@ class Store:
         offset: int = 0,
         refresh_ttl: bool | None = None,
     ) -> list[Item]:
-        """Items in and under a namespace, last updated first. Without an index `query` has no effect."""
+        """Items in and under a namespace, last updated first.
+
+        With a `query` those that fit it best, by their `score`, where a worker offers an embedder and the database has
+        pgvector; else it has no effect, and every `score` is None.
+        """
         op = _search(namespace_prefix, query, filter, limit, offset, refresh_ttl)
         found: list[Item] = (await self.abatch([op]))[0]
         return found
@@ -107,16 +120,24 @@ class Store:
     async def abatch(self, ops: Iterable[Mapping[str, Any]]) -> list[Any]:
         """Do operations in order, in one commit, and give their results in order.
 
-        `{"op": "put", "namespace", "key", "value", "ttl"?}` (with None as value it deletes),
+        `{"op": "put", "namespace", "key", "value", "ttl"?, "index"?}` (with None as value it deletes),
         `{"op": "get" | "delete", "namespace", "key"}`,
         `{"op": "search", "namespace_prefix", "filter"?, "limit"?, ...}`, `{"op": "list_namespaces", "prefix"?, ...}`.
         """
         sent = _sent(ops)
         return _given(sent, await self._backend.store_ops(sent))
 
-    def put(self, namespace: Sequence[str], key: str, value: Mapping[str, Any], *, ttl: float | None = None) -> None:
+    def put(
+        self,
+        namespace: Sequence[str],
+        key: str,
+        value: Mapping[str, Any],
+        *,
+        ttl: float | None = None,
+        index: Index = None,
+    ) -> None:
         """As `aput`, from a plain node."""
-        self.batch([_put(namespace, key, value, ttl)])
+        self.batch([_put(namespace, key, value, ttl, index)])
 
     def get(self, namespace: Sequence[str], key: str, *, refresh_ttl: bool | None = None) -> Item | None:
         """As `aget`, from a plain node."""
@@ -161,8 +182,8 @@ class Store:
         return _given(sent, self._backend.store_ops_in_thread(sent))
 
 
-def _put(namespace: Sequence[str], key: str, value: Mapping[str, Any], ttl: float | None) -> Op:
-    return {"op": "put", "namespace": namespace, "key": key, "value": value, "ttl": ttl}
+def _put(namespace: Sequence[str], key: str, value: Mapping[str, Any], ttl: float | None, index: Index) -> Op:
+    return {"op": "put", "namespace": namespace, "key": key, "value": value, "ttl": ttl, "index": index}
 
 
 def _get(namespace: Sequence[str], key: str, refresh_ttl: bool | None) -> Op:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import platform
@@ -18,7 +19,9 @@ from typing import Any, Self
 
 from duragraph_worker.backoff import Backoff
 from duragraph_worker.client import ApiError
-from duragraph_worker.errors import DuraGraphError, LeaseLost
+from duragraph_worker.embedder import GRAPH_ID as EMBEDDER_ID
+from duragraph_worker.embedder import Embedder, with_meanings
+from duragraph_worker.errors import DuraGraphError, GraphError, LeaseLost
 from duragraph_worker.executor import Executor
 from duragraph_worker.graph import GraphInstance, instance_of
 from duragraph_worker.heartbeat import Heartbeat
@@ -42,7 +45,8 @@ class Worker:
     `name` is the worker's id, unique among live workers (default: host, process and a random part). A run whose worker
     has been silent for `lease_seconds` goes to another. On SIGTERM or SIGINT the worker claims no more, lets its runs
     end for up to `shutdown_timeout` seconds, hands the rest back without spending an attempt, and deregisters; a second
-    signal hands back at once. `build_id` names the deployed code.
+    signal hands back at once. `build_id` names the deployed code. With an
+    `embedder` the store can be searched by meaning.
 
     While the control plane is away runs go on, what they write queues up, and the worker comes back by itself.
     """
@@ -57,6 +61,7 @@ class Worker:
         lease_seconds: int = 30,
         shutdown_timeout: float = 60,
         build_id: str | None = None,
+        embedder: Embedder | None = None,
     ) -> None:
         if max_concurrent_runs < 1:
             raise ValueError(f"max_concurrent_runs is {max_concurrent_runs}; a worker needs at least 1")
@@ -73,6 +78,9 @@ class Worker:
         self.graphs: dict[str, GraphInstance | HostedGraph] = {}
         for graph in graphs:
             self.register(graph)
+        self.embedder = embedder
+        if embedder is not None:
+            self.register(embedder)
         self._running: dict[int, _Run] = {}
         self._stopping = asyncio.Event()
         self._hurrying = asyncio.Event()
@@ -93,6 +101,8 @@ class Worker:
             self.graphs[graph.graph_id] = graph
             return self
         instance = instance_of(graph)
+        if instance.topology().graph_id == EMBEDDER_ID:
+            raise GraphError(f'the id "{EMBEDDER_ID}" is kept for the embedder; choose another for the graph')
         self.graphs[instance.topology().graph_id] = instance
         return self
 
@@ -131,7 +141,8 @@ class Worker:
             self._log("worker stopped")
 
     async def _serve(self, client: WorkerClient) -> None:
-        writer = Writer(client)
+        meaning = None if self.embedder is None else functools.partial(with_meanings, self.embedder)
+        writer = Writer(client, meaning=meaning)
         heartbeat = Heartbeat(client, lambda: list(self._running), self._news)
         writing = asyncio.create_task(writer.run())
         claiming = asyncio.create_task(self._claim_on(client, writer))

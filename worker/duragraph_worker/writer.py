@@ -13,7 +13,7 @@ import asyncio
 import contextlib
 import json
 from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from typing import Any, Protocol
 
 from duragraph_worker.client import ApiError
@@ -36,6 +36,7 @@ ALL_QUEUE_BYTES = 64 * 2**20
 LISTS = ("events", "checkpoints", "steps", "interrupts", "answers", "writes")
 
 Json = dict[str, Any]
+Meaning = Callable[[Sequence[Json]], Awaitable[list[Json]]]
 
 _JSON = json.JSONEncoder(ensure_ascii=False, allow_nan=False, separators=(",", ":"))
 
@@ -144,9 +145,14 @@ class RunJournal:
     async def store(self, ops: Sequence[Json]) -> list[Any]:
         """Do operations of the key-value store; they pass by what is queued. Raises `LeaseLost`, `StoreError`."""
         try:
-            return await self._leased(self._writer.transport.store(self.run_id, self.token, ops))
+            return await self._leased(self._store(ops))
         except ApiError as refusal:
             raise StoreError(str(refusal), field=refusal.field) from refusal
+
+    async def _store(self, ops: Sequence[Json]) -> list[Any]:
+        if self._writer.meaning is not None:
+            ops = await self._writer.meaning(ops)
+        return await self._writer.transport.store(self.run_id, self.token, ops)
 
     async def read_checkpoints(self, reads: Sequence[Json]) -> list[list[Json]]:
         """What a hosted graph saved on the run's thread; what is queued is not among it. Raises `LeaseLost`."""
@@ -274,11 +280,15 @@ class RunJournal:
 
 
 class Writer:
-    """Sends the Writes of all runs; `lanes` requests at most are in flight, never two with the same run."""
+    """Sends the Writes of all runs; `lanes` requests at most are in flight, never two with the same run.
 
-    def __init__(self, transport: Transport, *, lanes: int = 2) -> None:
+    `meaning` is asked first what the queries among operations of the store mean.
+    """
+
+    def __init__(self, transport: Transport, *, lanes: int = 2, meaning: Meaning | None = None) -> None:
         self.queued_bytes = 0
         self.transport = transport
+        self.meaning = meaning
         self._lanes = lanes
         self._ready: dict[RunJournal, None] = {}
         self._wake = asyncio.Event()

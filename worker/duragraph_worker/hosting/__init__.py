@@ -7,6 +7,7 @@
 | frames | what the graph streams, as the frames of the run's stream modes |
 | saver | the checkpointer: what the graph saves goes out in the run's own fenced Writes |
 | store | the graph's BaseStore |
+| embeddings | embedders named by provider |
 | outbox | puts checkpoints and events in order |
 | rendering | values as JSON |
 

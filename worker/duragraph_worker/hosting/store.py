@@ -56,6 +56,8 @@ class RunStore(BaseStore):
 def _asked(op: Op) -> dict[str, Any]:
     if isinstance(op, PutOp):
         put = {"op": "put", "namespace": list(op.namespace), "key": op.key, "value": jsonable(op.value)}
+        if op.index is not None:
+            put["index"] = op.index
         return {**put, **({"ttl": op.ttl} if isinstance(op.ttl, int | float) else {})}
     if isinstance(op, GetOp):
         return {"op": "get", "namespace": list(op.namespace), "key": op.key, "refresh_ttl": op.refresh_ttl}
