@@ -134,8 +134,11 @@ async def expire(store: Store) -> None:
 async def retain(store: Store) -> None:
     """Make partitions before they are needed and drop what is past its time."""
     await store.maintain_partitions()
-    if dropped := await store.sweep_retention(_SWEEP):
-        log.info("retention swept", extra={"dropped": dropped})
+    dropped = _SWEEP
+    while dropped >= _SWEEP:
+        dropped = await store.sweep_retention(_SWEEP)
+        if dropped:
+            log.info("retention swept", extra={"dropped": dropped})
     while await store.sweep_webhooks(_SWEEP) == _SWEEP:
         pass
 

@@ -276,7 +276,7 @@ class Store:
         return cast("list[Ended]", answer["runs"])
 
     async def thread_line(self, tenant: int, thread_id: UUID, *, updates: bool = True) -> list[Ended]:
-        """The runs of a thread that have not ended, with the leases of those that run; state changes among them or not."""
+        """The runs of a thread that have not ended, with the leases of those that run; `updates`: state changes too."""
         rows = await self._rows(
             "select x.run_id, l.worker_key, l.token from ("
             "   select shard, active_run_id as run_id from duragraph.slots"

@@ -101,3 +101,24 @@ async def test_without_a_worker_it_is_503_and_the_thread_is_free_again(
         assert int(refused.headers["Retry-After"]) > 0
         assert (await client.get(f"/threads/{thread}/state")).json() == before
         assert (await client.get(f"/threads/{thread}")).json()["status"] == "idle"
+
+
+@pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
+async def test_a_run_that_puts_an_end_to_the_change_makes_it_409(running: Live, strategy: str) -> None:
+    async with working(running) as client:
+        thread = await thread_after_a_run(client)
+    async with httpx.AsyncClient(base_url=running.url, timeout=30) as client:
+        asked = {"values": {"target": 5}, "as_node": "prepare"}
+        change = asyncio.create_task(client.post(f"/threads/{thread}/state", json=asked))
+
+        async def busy() -> bool:
+            return bool((await client.get(f"/threads/{thread}")).json()["status"] == "busy")
+
+        await wait_for_async(busy, what="the change")
+        body = {"assistant_id": "counter", "multitask_strategy": strategy}
+        run = (await client.post(f"/threads/{thread}/runs", json=body)).json()
+        refused = await change
+        assert (refused.status_code, refused.json()["code"]) == (409, "update_failed")
+        listed = (await client.get(f"/threads/{thread}/runs")).json()
+        assert listed[0]["run_id"] == run["run_id"]
+        assert len(listed) == 2

@@ -1,4 +1,4 @@
-"""What is deleted is gone from every table there is: the tables are asked of the database, so that no new one is forgotten."""
+"""What is deleted is gone from every table: which there are is asked of the database, so that none is forgotten."""
 
 from __future__ import annotations
 

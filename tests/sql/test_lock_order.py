@@ -29,9 +29,7 @@ class Pair:
             connection.execute("set statement_timeout = '20s'")
         self.pool = ThreadPoolExecutor(2)
 
-    def meet(
-        self, query: str, parameter: str, first: Callable[[], object], second: Callable[[], object]
-    ) -> list[Any]:
+    def meet(self, query: str, parameter: str, first: Callable[[], object], second: Callable[[], object]) -> list[Any]:
         """The first comes to the row that is held, the second goes as far as it can; what each gave or raised."""
         with psycopg.connect(self.dsn) as third, psycopg.connect(self.dsn, autocommit=True) as watcher:
             third.execute(query, (parameter,))  # type: ignore[arg-type]  # tests write their own SQL
