@@ -20,8 +20,8 @@ from pydantic import BaseModel
 
 from duragraph.api.http import answer, check_text, parse_json, path_uuid, read_body, watch
 from duragraph.api.runs import check_run, place_run
-from duragraph.api.stream import cancel_runs, error_of
-from duragraph.api.thread_stream import HEARTBEAT, answer_events
+from duragraph.api.stream import answer_events, cancel_runs, error_of
+from duragraph.api.thread_stream import HEARTBEAT
 from duragraph.deps import Deps
 from duragraph.errors import DuragraphError, Invalid, Malformed, NotFound
 from duragraph.follow import Start, ThreadFollower
