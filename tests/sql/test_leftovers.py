@@ -74,14 +74,21 @@ def ask(scene: Scene, claim: dict[str, Any]) -> str:
     return at
 
 
-def full(scene: Scene) -> tuple[str, list[str]]:
-    """A thread that stands in every table which can know it, with runs at every place; its runs."""
-    key, thread = scene.worker(), scene.thread()
-    told = keyed(scene, thread)
+def told(scene: Scene, thread: str | None) -> dict[str, Any]:
+    """The claim of a run that has ended, with a key and a webhook that heard of it."""
+    key = scene.worker()
+    keyed(scene, thread)
     [claim] = scene.claim(key)
     ask(scene, claim)
     scene.commit(claim, end={"status": "success"})
     deliver(scene)
+    return claim
+
+
+def full(scene: Scene) -> tuple[str, list[str]]:
+    """A thread that stands in every table which can know it, with runs at every place; its runs."""
+    key, thread = scene.worker(), scene.thread()
+    ended = told(scene, thread)["run_id"]
     scene.call("put_state", thread, {"values": {"target": 2}, "as_node": "prepare"})
     timing = {"schedule": "* * * * *", "next_run_date": scene.now.isoformat()}
     cron = scene.call("create_cron", thread, {"assistant_id": "counter", "schedule": "* * * * *"}, timing)
@@ -91,7 +98,7 @@ def full(scene: Scene) -> tuple[str, list[str]]:
     [running] = scene.claim(key)
     assert running["run_id"] == fired
     more = [scene.run(thread), scene.run(thread, after_seconds=60)]
-    return thread, [told, fired, waits, *more]
+    return thread, [ended, fired, waits, *more]
 
 
 def test_a_deleted_thread_is_gone_from_every_table(scene: Scene) -> None:
@@ -110,12 +117,8 @@ def test_a_deleted_thread_is_gone_from_every_table(scene: Scene) -> None:
 
 
 def test_a_deleted_run_is_gone_from_every_table_and_its_key_is_free(scene: Scene) -> None:
-    key, thread = scene.worker(), scene.thread()
-    run = keyed(scene, thread)
-    [claim] = scene.claim(key)
-    ask(scene, claim)
-    scene.commit(claim, end={"status": "success"})
-    deliver(scene)
+    thread = scene.thread()
+    run = told(scene, thread)["run_id"]
     scene.call("delete_run", thread, run)
     assert everywhere(scene, [run]) == {}
     assert keyed(scene, thread) != run
@@ -132,25 +135,17 @@ def test_a_run_that_is_rolled_back_leaves_only_that_its_webhook_is_owed(scene: S
 
 
 def test_a_stateless_run_is_swept_out_of_every_table(scene: Scene) -> None:
-    key = scene.worker()
-    run = keyed(scene, None)
-    [claim] = scene.claim(key)
-    ask(scene, claim)
-    scene.commit(claim, end={"status": "success"})
-    deliver(scene)
+    claim = told(scene, None)
+    run = claim["run_id"]
     scene.wait(32 * 86400)
     scene.bare("sweep_retention")
     assert everywhere(scene, [run, claim["thread_id"]]) == {}
 
 
 def test_a_copy_and_its_original_leave_nothing_of_each_other(scene: Scene) -> None:
-    key, thread = scene.worker(), scene.thread()
-    run = keyed(scene, thread)
-    [claim] = scene.claim(key)
-    ask(scene, claim)
-    scene.commit(claim, end={"status": "success"})
+    thread = scene.thread()
+    run = told(scene, thread)["run_id"]
     scene.call("put_state", thread, {"values": {"target": 2}, "as_node": "prepare"})
-    deliver(scene)
     original = everywhere(scene, [thread, run])
     copy = scene.call("copy_thread", thread)["thread_id"]
     state = scene.call("get_state", copy)["values"]
@@ -166,12 +161,8 @@ def test_a_copy_and_its_original_leave_nothing_of_each_other(scene: Scene) -> No
 
 
 def test_a_thread_that_is_pruned_by_deletion_is_gone_from_every_table(scene: Scene) -> None:
-    key, thread = scene.worker(), scene.thread()
-    run = keyed(scene, thread)
-    [claim] = scene.claim(key)
-    ask(scene, claim)
-    scene.commit(claim, end={"status": "success"})
-    deliver(scene)
+    thread = scene.thread()
+    run = told(scene, thread)["run_id"]
     assert scene.call("prune_threads", {"thread_ids": [thread]}) == {"pruned_count": 1}
     assert everywhere(scene, [thread, run]) == {}
 
