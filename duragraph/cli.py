@@ -115,8 +115,8 @@ def _add(commands: Commands[_Parser], name: str, about: str, command: Command, *
 def _add_dev(commands: Commands[_Parser]) -> None:
     about = "run everything on this machine: PostgreSQL, the API, and a worker for each target"
     parser = _add(commands, "dev", about, dev.run, data=False)
-    parser.add_argument("--host", default="127.0.0.1", help="the address to listen on (%(default)s)")
-    parser.add_argument("--port", type=_number(0, 65535), default=8081, help="the port; 0 for a free one (%(default)s)")
+    parser.add_argument("--host", help="the address to listen on (DURAGRAPH_HOST, else 127.0.0.1)")
+    parser.add_argument("--port", type=_number(0, 65535), help="the port; 0 for a free one (DURAGRAPH_PORT, else 8081)")
     where = parser.add_mutually_exclusive_group()
     where.add_argument("--data", type=Path, metavar="DIR", help=f"where the database is kept ({DEFAULT_DATA_DIR})")
     where.add_argument("--memory", action="store_true", help="a database that is gone afterwards")

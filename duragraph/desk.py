@@ -16,7 +16,7 @@ Row = dict[str, Any]
 
 _COLUMNS: LiteralString = (
     "select o.run_id, o.status, o.graph_id, o.thread_id, o.worker_id, o.attempt, o.max_attempts, o.age, o.lease_age,"
-    " o.took, o.last_step, o.reason, o.created_at, o.ended_at"
+    " o.took, o.last_step, o.reason, o.created_at, o.ended_at, o.kind"
 )
 _QUEUED: LiteralString = (
     " and o.run_id in (select a.run_id from duragraph.active_runs a where a.tenant_id = %(tenant)s)"
@@ -53,7 +53,7 @@ class Desk:
         # What is pending or running is found in the queue, however long the history is.
         queued: LiteralString = _QUEUED if status in ("pending", "running") else ""
         return self._session.rows(
-            _COLUMNS + " from duragraph.run_overview o where o.tenant_id = %(tenant)s"
+            _COLUMNS + " from duragraph.run_overview o where o.tenant_id = %(tenant)s and o.kind = 'run'"
             " and (%(status)s::text is null or o.status = %(status)s)"
             " and (%(graph)s::text is null or o.graph_id = %(graph)s)"
             " and (%(thread)s::uuid is null or o.thread_id = %(thread)s)" + queued + " order by o.run_id desc"

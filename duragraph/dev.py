@@ -65,8 +65,10 @@ def run(options: argparse.Namespace, output: Output) -> int:
     if os.environ.get("DATABASE_URL") and (options.data or options.memory):
         flag = "--memory" if options.memory else "--data"
         raise Invalid(f"DATABASE_URL is set, and {flag} asks for another database", hint="unset one of them")
-    listening = open_port(options.host, options.port)
-    options.port = listening.getsockname()[1]
+    # Where the database will be is not known yet, and not asked here.
+    asked = Settings.from_environment(database_url="later", host=options.host, port=options.port)
+    listening = open_port(asked.host, asked.port)
+    options.host, options.port = asked.host, listening.getsockname()[1]
     listening.close()
     return asyncio.run(Dev(options, targets, output).run())
 

@@ -45,6 +45,7 @@ def make_queue(settings: Settings, store: Store, hub: Hub, webhooks: Webhooks) -
         connector=procrastinate.PsycopgConnector(
             conninfo=settings.listen_url,
             kwargs={"options": f"-c search_path={QUEUE_SCHEMA}", "application_name": "duragraph jobs"},
+            configure=_commit_each,
             min_size=1,
             max_size=2,
         )
@@ -67,6 +68,11 @@ def make_queue(settings: Settings, store: Store, hub: Hub, webhooks: Webhooks) -
         await retain(store)
 
     return queue
+
+
+async def _commit_each(connection: Any) -> None:
+    """The queue's statements are each whole by themselves: a transaction around one is two more to send."""
+    await connection.set_autocommit(True)
 
 
 async def sweep(store: Store, hub: Hub) -> None:
@@ -134,8 +140,11 @@ async def expire(store: Store) -> None:
 async def retain(store: Store) -> None:
     """Make partitions before they are needed and drop what is past its time."""
     await store.maintain_partitions()
-    if dropped := await store.sweep_retention(_SWEEP):
-        log.info("retention swept", extra={"dropped": dropped})
+    dropped = _SWEEP
+    while dropped >= _SWEEP:
+        dropped = await store.sweep_retention(_SWEEP)
+        if dropped:
+            log.info("retention swept", extra={"dropped": dropped})
     while await store.sweep_webhooks(_SWEEP) == _SWEEP:
         pass
 

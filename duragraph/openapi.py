@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 from pydantic import BaseModel
 from pydantic.json_schema import models_json_schema
 
-from duragraph import __version__, api, models
-from duragraph import resource_models as shapes
+from duragraph import __version__, answers, api, models
+from duragraph import resource_models as requests
 
 if TYPE_CHECKING:
     from duragraph.deps import Deps
@@ -65,7 +65,7 @@ class Operation:
     """Further statuses without an error in them."""
     or_as: dict[str, Json] | None = None
     """Further media types of the answer."""
-    told_as: Schema = shapes.Error
+    told_as: Schema = answers.Error
     """The form of `errors`."""
     lenient_path: bool = False
     """A graph's name is taken for an assistant's id."""
@@ -121,45 +121,48 @@ def _runs(base: str, *, stateless: bool) -> Iterator[tuple[str, Operation]]:
 def _assistants() -> Iterator[tuple[str, Operation]]:
     tag, one = "Assistants", "/assistants/{assistant_id}"
     found: tuple[int, ...] = (404, 422)
-    yield "GET /assistants", Operation(tag, shapes.AssistantList, query=_PAGE)
-    yield "POST /assistants", Operation(tag, shapes.Assistant, shapes.AssistantCreate, errors=(400, 404, 409, 422))
-    yield "POST /assistants/search", Operation(tag, _selected(shapes.Assistant), shapes.AssistantSearch, errors=found)
-    yield "POST /assistants/count", Operation(tag, _INTEGER, shapes.AssistantCount, errors=found)
-    yield f"GET {one}", Operation(tag, shapes.Assistant, errors=found)
-    yield f"PATCH {one}", Operation(tag, shapes.Assistant, shapes.AssistantPatch, errors=(400, 404, 422))
+    yield "GET /assistants", Operation(tag, answers.AssistantList, query=_PAGE)
+    yield "POST /assistants", Operation(tag, answers.Assistant, requests.AssistantCreate, errors=(400, 404, 409, 422))
+    yield (
+        "POST /assistants/search",
+        Operation(tag, _selected(answers.Assistant), requests.AssistantSearch, errors=found),
+    )
+    yield "POST /assistants/count", Operation(tag, _INTEGER, requests.AssistantCount, errors=found)
+    yield f"GET {one}", Operation(tag, answers.Assistant, errors=found)
+    yield f"PATCH {one}", Operation(tag, answers.Assistant, requests.AssistantPatch, errors=(400, 404, 422))
     yield (
         f"DELETE {one}",
         Operation(tag, None, status=204, errors=(404, 409, 422), query={"delete_threads": _BOOLEAN}),
     )
     xray = {"xray": {"anyOf": [{"type": "boolean"}, {"type": "integer", "minimum": 1}]}}
-    yield f"GET {one}/graph", Operation(tag, shapes.Drawing, errors=found, query=xray, lenient_path=True)
-    yield f"GET {one}/schemas", Operation(tag, shapes.GraphSchemas, errors=found)
+    yield f"GET {one}/graph", Operation(tag, answers.Drawing, errors=found, query=xray, lenient_path=True)
+    yield f"GET {one}/schemas", Operation(tag, answers.GraphSchemas, errors=found)
     for path in (f"{one}/subgraphs", f"{one}/subgraphs/{{namespace}}"):
         yield f"GET {path}", Operation(tag, _OBJECT, errors=found, query={"recurse": _BOOLEAN})
-    versions = _list(shapes.AssistantVersion)
+    versions = _list(answers.AssistantVersion)
     yield f"GET {one}/versions", Operation(tag, versions, errors=found, query=_PAGE)
-    yield f"POST {one}/versions", Operation(tag, versions, shapes.AssistantVersions, errors=found)
+    yield f"POST {one}/versions", Operation(tag, versions, requests.AssistantVersions, errors=found)
     version = {"version": {"type": "integer", "minimum": 1}}
-    yield f"POST {one}/latest", Operation(tag, shapes.Assistant, shapes.AssistantLatest, errors=found, query=version)
+    yield f"POST {one}/latest", Operation(tag, answers.Assistant, requests.AssistantLatest, errors=found, query=version)
 
 
 def _threads() -> Iterator[tuple[str, Operation]]:
     tag, one = "Threads", "/threads/{thread_id}"
     found: tuple[int, ...] = (404, 422)
-    yield "GET /threads", Operation(tag, shapes.ThreadList, query=_PAGE)
-    yield "POST /threads", Operation(tag, shapes.Thread, shapes.ThreadCreate, errors=(400, 404, 409, 422))
-    yield "POST /threads/search", Operation(tag, _selected(shapes.Thread), shapes.ThreadSearch)
-    yield "POST /threads/count", Operation(tag, _INTEGER, shapes.ThreadCount)
-    yield f"GET {one}", Operation(tag, shapes.Thread, errors=found, query={"include": _TEXT})
+    yield "GET /threads", Operation(tag, answers.ThreadList, query=_PAGE)
+    yield "POST /threads", Operation(tag, answers.Thread, requests.ThreadCreate, errors=(400, 404, 409, 422))
+    yield "POST /threads/search", Operation(tag, _selected(answers.Thread), requests.ThreadSearch)
+    yield "POST /threads/count", Operation(tag, _INTEGER, requests.ThreadCount)
+    yield f"GET {one}", Operation(tag, answers.Thread, errors=found, query={"include": _TEXT})
     yield (
         f"PATCH {one}",
-        Operation(tag, shapes.Thread, shapes.ThreadPatch, errors=found, also=(204,), headers=("Prefer",)),
+        Operation(tag, answers.Thread, requests.ThreadPatch, errors=found, also=(204,), headers=("Prefer",)),
     )
     yield f"DELETE {one}", Operation(tag, None, status=204, errors=(404, 409, 422))
-    yield f"POST {one}/copy", Operation(tag, shapes.Thread, errors=found)
-    yield "POST /threads/prune", Operation(tag, shapes.ThreadsPruned, shapes.ThreadPrune)
-    yield f"GET {one}/storage", Operation(tag, shapes.ThreadStorage, errors=found)
-    yield f"PATCH {one}/state", Operation(tag, None, shapes.StatePatch, status=204, errors=found)
+    yield f"POST {one}/copy", Operation(tag, answers.Thread, errors=found)
+    yield "POST /threads/prune", Operation(tag, answers.ThreadsPruned, requests.ThreadPrune)
+    yield f"GET {one}/storage", Operation(tag, answers.ThreadStorage, errors=found)
+    yield f"PATCH {one}/state", Operation(tag, None, requests.StatePatch, status=204, errors=found)
     yield (
         f"GET {one}/stream",
         Operation(
@@ -171,7 +174,7 @@ def _threads() -> Iterator[tuple[str, Operation]]:
             headers=("Last-Event-ID",),
         ),
     )
-    refused: Json = {"anyOf": [shapes.CommandRefused, shapes.Error]}
+    refused: Json = {"anyOf": [answers.CommandRefused, answers.Error]}
     yield (
         f"POST {one}/commands",
         Operation(tag, _OBJECT, models.ProtocolCommand, errors=(400,), told_as=refused),
@@ -188,39 +191,39 @@ def _threads() -> Iterator[tuple[str, Operation]]:
         ),
     )
     at = {"subgraphs": _BOOLEAN, "checkpoint_ns": _TEXT, "select": _list(_TEXT)}
-    state = _part(shapes.ThreadState)
+    state = _part(answers.ThreadState)
     yield f"GET {one}/state", Operation(tag, state, errors=found, query=at)
     yield (
         f"POST {one}/state",
-        Operation(tag, shapes.StateUpdated, shapes.StateUpdate, errors=(400, 404, 409, 422)),
+        Operation(tag, answers.StateUpdated, requests.StateUpdate, errors=(400, 404, 409, 422)),
     )
-    yield f"POST {one}/state/checkpoint", Operation(tag, state, shapes.StateAt, errors=found)
+    yield f"POST {one}/state/checkpoint", Operation(tag, state, requests.StateAt, errors=found)
     yield f"GET {one}/state/{{checkpoint_id}}", Operation(tag, state, errors=found, query=at)
     before = {"limit": {**_LIMIT, "default": 1}, "before": _UUID, "checkpoint_ns": _TEXT, "select": _list(_TEXT)}
     yield f"GET {one}/history", Operation(tag, _list(state), errors=found, query=before)
-    yield f"POST {one}/history", Operation(tag, _list(state), shapes.StateSearch, errors=found)
+    yield f"POST {one}/history", Operation(tag, _list(state), requests.StateSearch, errors=found)
 
 
 def _store() -> Iterator[tuple[str, Operation]]:
     tag = "Store"
-    item: Json = {"anyOf": [shapes.Item, {"type": "null"}]}
+    item: Json = {"anyOf": [answers.Item, {"type": "null"}]}
     named = {"key": _TEXT, "namespace": _list(_TEXT), "refresh_ttl": {**_BOOLEAN, "default": True}}
-    yield "PUT /store/items", Operation(tag, None, shapes.ItemPut, status=204)
+    yield "PUT /store/items", Operation(tag, None, requests.ItemPut, status=204)
     yield "GET /store/items", Operation(tag, item, query=named, errors=(400, 422))
-    yield "DELETE /store/items", Operation(tag, None, shapes.ItemDelete, status=204)
-    yield "POST /store/items/search", Operation(tag, shapes.FoundItems, shapes.ItemSearch)
-    yield "POST /store/namespaces", Operation(tag, shapes.FoundNamespaces, shapes.NamespaceSearch)
+    yield "DELETE /store/items", Operation(tag, None, requests.ItemDelete, status=204)
+    yield "POST /store/items/search", Operation(tag, answers.FoundItems, requests.ItemSearch)
+    yield "POST /store/namespaces", Operation(tag, answers.FoundNamespaces, requests.NamespaceSearch)
 
 
 def _crons() -> Iterator[tuple[str, Operation]]:
     tag, one = "Crons", "/runs/crons/{cron_id}"
-    created: dict[str, Any] = {"tag": tag, "answer": shapes.Cron, "errors": (400, 404, 422)}
-    yield "POST /runs/crons", Operation(**created, body=shapes.CronCreate)
-    yield "POST /threads/{thread_id}/runs/crons", Operation(**created, body=shapes.CronCreate)
-    yield "POST /runs/crons/search", Operation(tag, _selected(shapes.Cron), shapes.CronSearch)
-    yield "POST /runs/crons/count", Operation(tag, _INTEGER, shapes.CronCount)
-    yield f"GET {one}", Operation(tag, shapes.Cron, errors=(404, 422))
-    yield f"PATCH {one}", Operation(tag, shapes.Cron, shapes.CronPatch, errors=(400, 404, 409, 422))
+    created: dict[str, Any] = {"tag": tag, "answer": answers.Cron, "errors": (400, 404, 422)}
+    yield "POST /runs/crons", Operation(**created, body=requests.CronCreate)
+    yield "POST /threads/{thread_id}/runs/crons", Operation(**created, body=requests.CronCreate)
+    yield "POST /runs/crons/search", Operation(tag, _selected(answers.Cron), requests.CronSearch)
+    yield "POST /runs/crons/count", Operation(tag, _INTEGER, requests.CronCount)
+    yield f"GET {one}", Operation(tag, answers.Cron, errors=(404, 422))
+    yield f"PATCH {one}", Operation(tag, answers.Cron, requests.CronPatch, errors=(400, 404, 409, 422))
     yield f"DELETE {one}", Operation(tag, **_GONE)
 
 
@@ -232,14 +235,14 @@ def _workers() -> Iterator[tuple[str, Operation]]:
     yield f"GET {one}", Operation(tag, **found)
     yield f"DELETE {one}", Operation(tag, **found)
     yield f"POST {one}/claim", Operation(tag, body=models.WorkerClaim, **found)
-    yield f"POST {one}/writes", Operation(tag, body=shapes.WorkerWrites, **found)
+    yield f"POST {one}/writes", Operation(tag, body=requests.WorkerWrites, **found)
     yield (
         f"POST {one}/checkpoints",
         Operation(tag, _OBJECT, models.WorkerReads, errors=(404, 409, 422)),
     )
     yield (
         f"POST {one}/store",
-        Operation(tag, shapes.StoreResults, shapes.WorkerStore, errors=(404, 409, 422)),
+        Operation(tag, answers.StoreResults, requests.WorkerStore, errors=(404, 409, 422)),
     )
     yield f"POST {one}/heartbeat", Operation(tag, body=models.WorkerBeat, **found)
     yield f"POST {one}/drain", Operation(tag, **found)
@@ -253,8 +256,8 @@ def _workers() -> Iterator[tuple[str, Operation]]:
 
 def _agents() -> Iterator[tuple[str, Operation]]:
     """What other agents speak: JSON-RPC, whose errors are 200 unless the message itself cannot be read."""
-    call: dict[str, Any] = {"answer": shapes.RpcAnswer, "body": shapes.RpcCall}
-    yield "POST /mcp", Operation("MCP", **call, errors=(400,), told_as=shapes.RpcAnswer, also=(202, 307))
+    call: dict[str, Any] = {"answer": answers.RpcAnswer, "body": requests.RpcCall}
+    yield "POST /mcp", Operation("MCP", **call, errors=(400,), told_as=answers.RpcAnswer, also=(202, 307))
     yield "GET /mcp", Operation("MCP", None, status=405, errors=())
     yield "DELETE /mcp", Operation("MCP", None, status=404, errors=())
     stream: dict[str, Json] = {"text/event-stream": _TEXT}
@@ -265,12 +268,12 @@ def _agents() -> Iterator[tuple[str, Operation]]:
 
 def _system() -> Iterator[tuple[str, Operation]]:
     tag = "System"
-    ok = Operation(tag, shapes.Ok, query={"check_db": _BOOLEAN})
+    ok = Operation(tag, answers.Ok, query={"check_db": _BOOLEAN})
     form = {"format": {"enum": ["prometheus", "json"], "default": "prometheus"}}
     yield "GET /", ok
     yield "GET /ok", ok
     yield "GET /info", Operation(tag, _OBJECT, errors=())
-    yield "GET /health", Operation(tag, shapes.Health, errors=())
+    yield "GET /health", Operation(tag, answers.Health, errors=())
     yield "GET /metrics", Operation(tag, _TEXT, media="text/plain", or_as={"application/json": _OBJECT}, query=form)
     yield "GET /openapi.json", Operation(tag, _OBJECT, errors=())
     yield "GET /docs", Operation(tag, _TEXT, media="text/html", errors=())
@@ -369,12 +372,12 @@ def _responses(operation: Operation) -> Json:
         responses[str(status)] = _answer(operation, _ANY) if status == 200 else {"description": "Done."}
     limits = (413, 422) if operation.body is not None else ()
     for status in sorted({*operation.errors, *limits, 500, 503}):
-        told_as = operation.told_as if status in operation.errors else shapes.Error
+        told_as = operation.told_as if status in operation.errors else answers.Error
         responses[str(status)] = {
             "description": _REASONS[status],
             "content": {"application/json": {"schema": _schema(told_as)}},
         }
-    if operation.answer in (shapes.Ok, shapes.Health):
+    if operation.answer in (answers.Ok, answers.Health):
         responses["503"] = {
             "description": "It does not work.",
             "content": {"application/json": {"schema": _schema(operation.answer)}},
@@ -404,7 +407,7 @@ def _inner(value: Any) -> Any:
 
 
 def _models_of(known: Iterable[Operation]) -> list[type[BaseModel]]:
-    used: dict[type[BaseModel], None] = {shapes.Error: None}
+    used: dict[type[BaseModel], None] = {answers.Error: None}
     todo: list[Any] = [
         schema for operation in known for schema in (operation.body, operation.answer, operation.told_as)
     ]

@@ -275,16 +275,18 @@ class Store:
         answer = await self._object("select duragraph.cancel_runs(%s, %s)::text", (tenant, Json(request)))
         return cast("list[Ended]", answer["runs"])
 
-    async def thread_line(self, tenant: int, thread_id: UUID) -> list[Ended]:
-        """The runs of a thread that have not ended, with the leases of those that run."""
+    async def thread_line(self, tenant: int, thread_id: UUID, *, updates: bool = True) -> list[Ended]:
+        """The runs of a thread that have not ended, with the leases of those that run; `updates`: state changes too."""
         rows = await self._rows(
             "select x.run_id, l.worker_key, l.token from ("
             "   select shard, active_run_id as run_id from duragraph.slots"
             "     where shard = duragraph.shard_of(%(thread)s) and tenant_id = %(tenant)s and thread_id = %(thread)s"
             "   union all select shard, run_id from duragraph.waiting"
             "     where shard = duragraph.shard_of(%(thread)s) and tenant_id = %(tenant)s and thread_id = %(thread)s"
-            " ) x left join duragraph.leases l on l.shard = x.shard and l.run_id = x.run_id where x.run_id is not null",
-            {"tenant": tenant, "thread": thread_id},
+            " ) x join duragraph.runs r on r.shard = x.shard and r.run_id = x.run_id"
+            " left join duragraph.leases l on l.shard = x.shard and l.run_id = x.run_id"
+            " where r.kind = 'run' or %(updates)s",
+            {"tenant": tenant, "thread": thread_id, "updates": updates},
             again=True,
         )
         return [Ended(run_id=str(run), worker_key=key, token=token) for run, key, token in rows]

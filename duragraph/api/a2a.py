@@ -42,7 +42,7 @@ from duragraph.api.jsonrpc import (
     result,
     unknown,
 )
-from duragraph.api.stream import Answer, Run, Watched, answer_when_ended, cancel_runs
+from duragraph.api.stream import Run, Watched, answer_events, answer_when_ended, cancel_runs
 from duragraph.deps import Deps
 from duragraph.errors import Conflict, DuragraphError, Malformed, NotFound
 from duragraph.hub import Frame
@@ -267,11 +267,7 @@ class A2a:
         said: Message | None,
         after: int = 0,
     ) -> None:
-        resp.content_type = "text/event-stream; charset=utf-8"
-        resp.set_header("Cache-Control", "no-store")
-        resp.set_header("X-Accel-Buffering", "no")
-        updates = self._updates(req, run, task_id, said, after)
-        resp.stream = Answer(_rendered(call, dialect, updates))
+        answer_events(resp, _rendered(call, dialect, self._updates(req, run, task_id, said, after)))
 
     async def _updates(
         self, req: Request, run: Run, task_id: str, said: Message | None, after: int

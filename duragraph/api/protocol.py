@@ -20,8 +20,8 @@ from pydantic import BaseModel
 
 from duragraph.api.http import answer, check_text, parse_json, path_uuid, read_body, watch
 from duragraph.api.runs import check_run, place_run
-from duragraph.api.stream import cancel_runs, error_of
-from duragraph.api.thread_stream import HEARTBEAT, answer_events
+from duragraph.api.stream import answer_events, cancel_runs, error_of
+from duragraph.api.thread_stream import HEARTBEAT
 from duragraph.deps import Deps
 from duragraph.errors import DuragraphError, Invalid, Malformed, NotFound
 from duragraph.follow import Start, ThreadFollower
@@ -207,8 +207,8 @@ class CommandDesk:
     async def _line(self, thread: UUID, params: Json) -> list[str]:
         """The run that is named, if it has not ended, else all that have not, the active one first."""
         named = None if params.get("run_id") is None else _uuid(params["run_id"])
-        line = [str(one["run_id"]) for one in await self._deps.store.thread_line(self._deps.tenant, thread)]
-        line = [run for run in line if named in (None, run)]
+        found = await self._deps.store.thread_line(self._deps.tenant, thread, updates=False)
+        line = [str(one["run_id"]) for one in found if named in (None, str(one["run_id"]))]
         if not line:
             raise Refused("no_such_run", "No active run is bound to this thread.")
         return line

@@ -148,12 +148,17 @@ def stream_run(
 ) -> None:
     """Answer with the run's events from the cursor on, until its end."""
     resp.status = HTTP_200
+    resp.set_header("Content-Location", run.place)
+    resp.set_header("Location", f"{run.place}/stream")
+    answer_events(resp, _events(deps, req, run, cursor, modes or Modes(None), cancel_on_disconnect))
+
+
+def answer_events(resp: Response, pieces: AsyncGenerator[bytes, None]) -> None:
+    """Answer with server-sent events."""
     resp.content_type = "text/event-stream; charset=utf-8"
     resp.set_header("Cache-Control", "no-store")
     resp.set_header("X-Accel-Buffering", "no")
-    resp.set_header("Content-Location", run.place)
-    resp.set_header("Location", f"{run.place}/stream")
-    resp.stream = Answer(_events(deps, req, run, cursor, modes or Modes(None), cancel_on_disconnect))
+    resp.stream = Answer(pieces)
 
 
 async def _events(

@@ -11,7 +11,7 @@ import orjson
 from falcon.asgi import Request, Response
 
 from duragraph.api.http import path_uuid, query_list, watch
-from duragraph.api.stream import Answer, Modes, Run, error_of
+from duragraph.api.stream import Modes, Run, answer_events, error_of
 from duragraph.deps import Deps
 from duragraph.errors import DuragraphError, Invalid
 from duragraph.follow import Start, ThreadFollower, made_ms
@@ -104,14 +104,6 @@ def parse_cursor(req: Request) -> Cursor | None:
             hint="send the id of the last event seen, or - for all",
         )
     return Cursor(int(known[1]), min(int(known[2] or 0), 2**31 - 3))
-
-
-def answer_events(resp: Response, pieces: AsyncGenerator[bytes, None]) -> None:
-    """Answer with server-sent events."""
-    resp.content_type = "text/event-stream"
-    resp.set_header("Cache-Control", "no-store")
-    resp.set_header("X-Accel-Buffering", "no")
-    resp.stream = Answer(pieces)
 
 
 class _Shown:

@@ -15,6 +15,9 @@ begin
       hint = 'It belongs to the graph, for which its workers would make it again.',
       detail = '{"code":"system_assistant"}';
   end if;
+  -- First, as create_cron() holds it while it looks at the thread: now nobody can make another.
+  perform from duragraph.assistants a where a.tenant_id = p_tenant and a.assistant_id = p_assistant for update;
+  delete from duragraph.crons c where c.tenant_id = p_tenant and c.assistant_id = p_assistant;
   if p_delete_threads then
     select json_agg(r.run) into v_ended
     from (
@@ -26,8 +29,6 @@ begin
   end if;
   delete from duragraph.assistant_versions v where v.tenant_id = p_tenant and v.assistant_id = p_assistant;
   delete from duragraph.assistants a where a.tenant_id = p_tenant and a.assistant_id = p_assistant;
-  -- Now nobody can make another: create_cron() holds the assistant's row.
-  delete from duragraph.crons c where c.tenant_id = p_tenant and c.assistant_id = p_assistant;
   return json_build_object('runs', coalesce(v_ended, '[]'));
 end
 $$;

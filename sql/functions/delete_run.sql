@@ -8,7 +8,7 @@ declare
 begin
   for v_round in 1 .. 10 loop
     select r.* into v_run from duragraph.runs r
-      where r.shard = v_shard and r.run_id = p_run and r.tenant_id = p_tenant and (p_thread is null or r.thread_id = p_thread);
+      where r.shard = v_shard and r.run_id = p_run and r.tenant_id = p_tenant and r.kind = 'run' and (p_thread is null or r.thread_id = p_thread);
     if not found then
       raise exception using errcode = 'DG404', message = 'Run not found.', hint = 'It may have been deleted already.',
         detail = '{"code": "run_not_found", "field": "run_id"}';
@@ -32,7 +32,8 @@ begin
     raise exception using errcode = 'DG409', message = 'The next run of the thread has just started from what this one left.',
       hint = 'Cancel that run, or delete this one when it has ended.', detail = '{"code": "thread_busy", "field": "run_id"}';
   end if;
+  delete from duragraph.idempotency_keys k where k.tenant_id = p_tenant and k.run_id = p_run;
   perform duragraph.erase_runs(p_tenant, v_run.thread_id, array[p_run]);
   return json_build_object('runs', v_gone);
 end $$;
-comment on function duragraph.delete_run(integer, uuid, uuid) is 'Removes a run with its checkpoints and events, ending it first when it has not ended.';
+comment on function duragraph.delete_run(integer, uuid, uuid) is 'Removes a run with its checkpoints, events and key, ending it first when it has not ended.';

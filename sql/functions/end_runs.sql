@@ -20,7 +20,7 @@ begin
   if not exists (select 1 from unnest(p_ends) e where not e.temporary) then
     return false;
   end if;
-  -- Lock order: leases, runs, slots, threads. create_runs() holds the slot when it comes to the thread.
+  -- The runs came first: who takes a run behind a slot finds these there only when they have ended.
   v_ready := duragraph.promote_threads(p_ends);
   update duragraph.threads t set
       checkpoint_id = coalesce(e.checkpoint_id, t.checkpoint_id), values_checkpoint_id = coalesce(e.checkpoint_id, t.checkpoint_id),

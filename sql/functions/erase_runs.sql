@@ -34,7 +34,9 @@ begin
   update duragraph.interrupts i set answered = false, answer = null, answered_at = null, answered_run_id = null
     where i.shard = v_shard and i.tenant_id = p_tenant and i.thread_id = p_thread and i.answered_run_id = any(p_runs);
   delete from duragraph.events e where e.shard = v_shard and e.run_id = any(p_runs);
+  -- What is still owed is told.
+  delete from duragraph.webhook_deliveries d where d.shard = v_shard and d.run_id = any(p_runs) and d.status <> 'pending';
   delete from duragraph.runs r where r.shard = v_shard and r.run_id = any(p_runs) and r.tenant_id = p_tenant;
 end $$;
 comment on function duragraph.erase_runs(integer, uuid, uuid[]) is
-  'Removes ended runs with their checkpoints, ledger, questions and events; answers they gave are taken back. The thread returns to the state before them.';
+  'Removes ended runs with their checkpoints, ledger, questions, events and what webhooks were told; answers they gave are taken back. The thread returns to the state before them.';

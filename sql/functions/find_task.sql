@@ -9,7 +9,7 @@ declare
   v_run duragraph.runs;
   v_last duragraph.runs;
 begin
-  select r.* into v_run from duragraph.runs r where r.shard = v_shard and r.run_id = p_task and r.tenant_id = p_tenant and not r.temporary;
+  select r.* into v_run from duragraph.runs r where r.shard = v_shard and r.run_id = p_task and r.tenant_id = p_tenant and not r.temporary and r.kind = 'run';
   if not found then
     raise exception using
       errcode = 'DG404',

@@ -5,7 +5,7 @@ declare
   v_run duragraph.runs;
 begin
   select r.* into v_run from duragraph.runs r
-    where r.shard = duragraph.shard_of(p_run) and r.run_id = p_run and r.tenant_id = p_tenant and (p_thread is null or r.thread_id = p_thread);
+    where r.shard = duragraph.shard_of(p_run) and r.run_id = p_run and r.tenant_id = p_tenant and r.kind = 'run' and (p_thread is null or r.thread_id = p_thread);
   if not found then
     raise exception using errcode = 'DG404', message = 'Run not found.', hint = 'It may have been deleted or rolled back, or belong to another thread.',
       detail = '{"code": "run_not_found", "field": "run_id"}';

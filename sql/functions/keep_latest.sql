@@ -60,4 +60,4 @@ begin
 end
 $$;
 comment on function duragraph.keep_latest(integer, uuid) is
-  'Removes all checkpoints of a thread but those of its latest state, with their ledger and questions; how many. Runs and events stay. A thread with delta channels keeps all. The caller holds its slot.';
+  'Removes all checkpoints of a thread but those of its latest state, with their ledger, questions and frames of the thread''s stream; how many. Runs and events stay. A thread with delta channels keeps all. The caller holds its slot.';

@@ -4,22 +4,10 @@ set enable_seqscan = off set jit = off as $$
 declare
   v_now timestamptz := duragraph.current_time();
   v_run record;
-  v_moved integer;
+  v_moved integer := 0;
   v_active uuid;
 begin
-  -- A new place at the end of the line: an old one would be behind the marks of those who claim.
-  with due as materialized (
-    select s.ctid from duragraph.scheduled s where s.due_at <= v_now and s.holds_slot order by s.due_at limit p_limit for update skip locked),
-  gone as (delete from duragraph.scheduled s where s.ctid = any(array(select due.ctid from due)) returning s.*),
-  live as materialized (
-    select g.*, (g.ord >> 47) << 47 | nextval('duragraph.queue_order') as new_ord from (select * from gone order by due_at, ord) g),
-  moved as (
-    update duragraph.runs r set ord = live.new_ord from live where r.shard = any(array[live.shard]) and r.run_id = live.run_id),
-  q as (
-    insert into duragraph.ready (graph_key, ord, shard, run_id, tenant_id, attempt, last_seq)
-      select live.graph_key, live.new_ord, live.shard, live.run_id, live.tenant_id, live.attempt, live.last_seq from live returning 1)
-  select count(*) into v_moved from q;
-  -- Thread by thread, in the order in which everybody locks slots.
+  -- Thread by thread, in the order in which everybody locks slots; before what holds one already, of which none is waited for.
   for v_run in
     select d.*, (d.ord >> 47) << 47 | nextval('duragraph.queue_order') as new_ord
     from (select s.* from duragraph.scheduled s where s.due_at <= v_now and not s.holds_slot order by s.due_at, s.ord limit p_limit) d
@@ -42,6 +30,18 @@ begin
     end if;
     v_moved := v_moved + 1;
   end loop;
+  -- A new place at the end of the line: an old one would be behind the marks of those who claim.
+  with due as materialized (
+    select s.ctid from duragraph.scheduled s where s.due_at <= v_now and s.holds_slot order by s.due_at limit p_limit for update skip locked),
+  gone as (delete from duragraph.scheduled s where s.ctid = any(array(select due.ctid from due)) returning s.*),
+  live as materialized (
+    select g.*, (g.ord >> 47) << 47 | nextval('duragraph.queue_order') as new_ord from (select * from gone order by due_at, ord) g),
+  moved as (
+    update duragraph.runs r set ord = live.new_ord from live where r.shard = any(array[live.shard]) and r.run_id = live.run_id),
+  q as (
+    insert into duragraph.ready (graph_key, ord, shard, run_id, tenant_id, attempt, last_seq)
+      select live.graph_key, live.new_ord, live.shard, live.run_id, live.tenant_id, live.attempt, live.last_seq from live returning 1)
+  select v_moved + count(*) into v_moved from q;
   return v_moved;
 end $$;
 comment on function duragraph.promote_due(integer) is 'Moves runs whose time has come from scheduled to ready, or to the end of the line of their thread. Answers how many.';

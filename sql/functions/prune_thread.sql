@@ -6,6 +6,10 @@ declare
   v_shard smallint := duragraph.shard_of(p_thread);
   v_pruned boolean;
 begin
+  if p_strategy = 'delete' then
+    -- Before the slot, as in delete_thread().
+    perform from duragraph.crons c where c.tenant_id = p_tenant and c.thread_id = p_thread order by c.cron_id for update;
+  end if;
   -- As in hold_thread(): whoever makes the slot's row has the thread, and who has none is busy.
   insert into duragraph.slots (shard, tenant_id, thread_id) values (v_shard, p_tenant, p_thread) on conflict do nothing;
   if not found then

@@ -14,6 +14,9 @@ begin
     perform duragraph.notify_runs(array[p_run], true);
     return format('Run %s is back in the queue; what its worker still sends is refused.', p_run);
   end if;
+  -- The line before the place in it, as promote_due() takes them.
+  perform 1 from duragraph.slots s join duragraph.scheduled d on d.shard = s.shard and d.tenant_id = s.tenant_id and d.thread_id = s.thread_id
+    where d.shard = v_shard and d.run_id = p_run for update of s;
   update duragraph.scheduled s set due_at = duragraph.current_time() where s.shard = v_shard and s.run_id = p_run;
   if found then
     perform duragraph.promote_due();

@@ -18,6 +18,6 @@ set enable_seqscan = off set enable_hashjoin = off set enable_mergejoin = off se
     union all select w.shard, w.run_id from duragraph.waiting w where p_request ->> 'status' in ('pending', 'all')
     union all select s.shard, s.run_id from duragraph.scheduled s where p_request ->> 'status' in ('pending', 'all')) x, duragraph.runs r
   where p_request -> 'run_ids' is null and p_request ->> 'thread_id' is null and r.shard = any(array[x.shard]) and r.run_id = x.run_id
-    and r.tenant_id + 0 = p_tenant and r.status = 'pending'
+    and r.tenant_id + 0 = p_tenant and r.status = 'pending' and r.kind = 'run'
 $$;
-comment on function duragraph.runs_to_cancel(integer, jsonb) is 'The runs a cancel request means that have not ended.';
+comment on function duragraph.runs_to_cancel(integer, jsonb) is 'The runs a cancel request means that have not ended: a state change that a worker makes only when it or its thread is named.';

@@ -32,7 +32,7 @@ cross join lateral (
   join duragraph.worker_heartbeats b on b.worker_key = k.worker_key
   where g.graph_key = any (k.graph_keys) and k.status = 'active' and b.expires_at >= duragraph.current_time()
 ) w;
-comment on view duragraph.queue_depth is 'One row a graph: how many runs are where, and who is there to take them.';
+comment on view duragraph.queue_depth is 'One row a graph: how many runs are where, state changes that a worker makes among them, and who is there to take them.';
 comment on column duragraph.queue_depth.ready is 'A worker may take them now.';
 comment on column duragraph.queue_depth.waiting is 'Behind another run of their thread.';
 comment on column duragraph.queue_depth.scheduled is 'Delayed, or backing off before the next attempt.';

@@ -15,7 +15,8 @@ select
   coalesce(r.reason, (r.error ->> 'error') || ': ' || (r.error ->> 'message')) as reason,
   r.created_at,
   r.ended_at,
-  r.shard
+  r.shard,
+  r.kind
 from duragraph.runs r
 left join duragraph.graphs g on g.graph_key = r.graph_key
 left join duragraph.leases l on l.shard = r.shard and l.run_id = r.run_id
@@ -34,4 +35,5 @@ comment on column duragraph.run_overview.thread_id is 'Null for a stateless run.
 comment on column duragraph.run_overview.worker_id is 'The worker that has it, or the last that had it.';
 comment on column duragraph.run_overview.lease_age is 'How long its present worker has had it; null when it is not running.';
 comment on column duragraph.run_overview.last_step is 'The node or call it completed last.';
+comment on column duragraph.run_overview.kind is 'run; or update: a change of state that a worker makes, which the API shows as none of its runs.';
 comment on column duragraph.run_overview.reason is 'Why it ended as it did, or why it waits.';

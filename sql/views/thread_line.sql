@@ -9,7 +9,8 @@ select
   r.multitask_strategy,
   m.due_at,
   duragraph.current_time() - r.created_at as age,
-  s.shard
+  s.shard,
+  r.kind
 from duragraph.slots s
 cross join lateral (
   select
@@ -34,3 +35,4 @@ left join duragraph.graphs g on g.graph_key = r.graph_key;
 comment on view duragraph.thread_line is 'The line of each busy thread: who is first, who waits behind it in which order, and who joins it later.';
 comment on column duragraph.thread_line.place is '0 for the active run, then 1, 2, ... in the order they will start; null for one that joins the line at due_at.';
 comment on column duragraph.thread_line.state is 'running, ready, backing off (the active run); waiting; delayed.';
+comment on column duragraph.thread_line.kind is 'As in run_overview.';

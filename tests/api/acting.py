@@ -8,7 +8,7 @@ from uuid import uuid4
 import httpx
 from pydantic import BaseModel, TypeAdapter
 
-from duragraph.resource_models import Error
+from duragraph.answers import Error
 from tests.sql.scene import COUNTER, question, step, task_id
 
 M = TypeVar("M", bound=BaseModel)

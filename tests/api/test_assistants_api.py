@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from duragraph.resource_models import Assistant, AssistantList, AssistantVersion, Drawing, GraphSchemas
+from duragraph.answers import Assistant, AssistantList, AssistantVersion, Drawing, GraphSchemas
 from tests.api.acting import MISSING, Acting
 
 

@@ -6,7 +6,7 @@ import re
 from uuid import uuid4
 
 from duragraph import __version__
-from duragraph.resource_models import Health, Ok
+from duragraph.answers import Health, Ok
 from tests.api.acting import Acting
 from tests.sql.scene import COUNTER
 

@@ -13,10 +13,10 @@ import psycopg
 import pytest
 from pydantic import BaseModel, RootModel
 
+from duragraph.answers import CommandRefused, Error, RpcAnswer
 from duragraph.api import workers, workers_v1
 from duragraph.models import RunCreate
 from duragraph.openapi import operations
-from duragraph.resource_models import CommandRefused, Error, RpcAnswer
 from tests.api.conftest import start
 from tests.api.fuzzing import Things, worker_at_work
 from tests.postgres import Server

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from datetime import UTC, datetime
 from uuid import UUID
 
 import psycopg
@@ -217,6 +218,10 @@ async def test_readers_that_are_gone_are_forgotten(serving: Serving, fresh_db: s
             await wait_for_async(none_left, what="the readers to be let go")
 
 
+OF_A_MINUTE = 30
+"""Statements, at most: with them too it is less than one a second."""
+
+
 @pytest.mark.slow
 async def test_an_idle_server_asks_the_database_less_than_once_a_second(
     serving: Serving, fresh_db: str, server: Server
@@ -233,10 +238,13 @@ async def test_an_idle_server_asks_the_database_less_than_once_a_second(
         async with Api.of(live.url, fresh_db) as api:
             worker = await api.worker()
             held = asyncio.create_task(worker.poll(1, 25))
+            minute = datetime.now(UTC).minute
             await asyncio.sleep(11)  # an idle backend tells its statistics within 10 s: what the start cost is in them
             before = transactions()
             await asyncio.sleep(12)
-            assert transactions() - before <= 12
+            asked = transactions() - before
+            # What is done once a minute is told up to 10 s later.
+            assert asked <= 12 + (0 if datetime.now(UTC).minute == minute else OF_A_MINUTE)
             held.cancel()
             await asyncio.gather(held, return_exceptions=True)
 

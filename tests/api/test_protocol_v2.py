@@ -233,6 +233,17 @@ async def test_runs_are_cancelled_attached_to_and_drawn_by_command(api: Api) -> 
     assert (ended["status"], ended["children"][0]["status"]) == ("interrupted", "interrupted")
 
 
+async def test_a_change_of_state_that_a_worker_makes_is_no_run_of_the_thread(api: Api) -> None:
+    await api.worker()
+    thread = await api.thread(graph_id=api.graph_id)
+    steps = '[{"updates": [{"values": {}}]}]'
+    [[update]] = api.rows("select duragraph.begin_update(1, %s, %s)", thread, steps)
+    for method in ("run.cancel", "run.attach", "agent.getTree"):
+        assert await refused(api, thread, method) == "no_such_run"
+        assert await refused(api, thread, method, run_id=str(update)) == "no_such_run"
+    assert (await api.call("GET", f"/threads/{thread}"))["status"] == "busy"
+
+
 async def test_a_failed_run_says_why(api: Api) -> None:
     async def fail(work: Work) -> None:
         await work.end("error", error={"error": "ValueError", "message": "kaboom"})

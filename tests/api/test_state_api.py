@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from duragraph.resource_models import StateUpdated, ThreadState
+from duragraph.answers import StateUpdated, ThreadState
 from tests.api.acting import MISSING, Acting
 
 

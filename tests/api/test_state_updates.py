@@ -104,18 +104,21 @@ async def test_without_a_worker_it_is_503_and_the_thread_is_free_again(
 
 
 @pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
-async def test_a_change_that_another_run_pushes_aside_says_so(strategy: str, running: Live) -> None:
+async def test_a_run_that_puts_an_end_to_the_change_makes_it_409(running: Live, strategy: str) -> None:
     async with working(running) as client:
         thread = await thread_after_a_run(client)
     async with httpx.AsyncClient(base_url=running.url, timeout=30) as client:
         asked = {"values": {"target": 5}, "as_node": "prepare"}
-        waiting = asyncio.create_task(client.post(f"/threads/{thread}/state", json=asked))
+        change = asyncio.create_task(client.post(f"/threads/{thread}/state", json=asked))
 
         async def busy() -> bool:
             return bool((await client.get(f"/threads/{thread}")).json()["status"] == "busy")
 
-        await wait_for_async(busy, what="the change to be queued")
-        body = {"assistant_id": "counter", "input": {"target": 2}, "multitask_strategy": strategy}
-        assert (await client.post(f"/threads/{thread}/runs", json=body)).status_code == 200
-        refused = await waiting
+        await wait_for_async(busy, what="the change")
+        body = {"assistant_id": "counter", "multitask_strategy": strategy}
+        run = (await client.post(f"/threads/{thread}/runs", json=body)).json()
+        refused = await change
         assert (refused.status_code, refused.json()["code"]) == (409, "update_failed")
+        listed = (await client.get(f"/threads/{thread}/runs")).json()
+        assert listed[0]["run_id"] == run["run_id"]
+        assert len(listed) == 2

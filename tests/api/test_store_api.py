@@ -11,7 +11,7 @@ import psycopg
 import pytest
 
 from duragraph import jobs
-from duragraph.resource_models import FoundItems, Item
+from duragraph.answers import FoundItems, Item
 from duragraph.store import Store
 from tests.api.acting import MISSING, Acting
 from tests.api.conftest import Live

@@ -6,7 +6,7 @@ from uuid import uuid4
 
 import pytest
 
-from duragraph.resource_models import Thread, ThreadList, ThreadsPruned, ThreadStorage
+from duragraph.answers import Thread, ThreadList, ThreadsPruned, ThreadStorage
 from tests.api.acting import MISSING, Acting
 
 

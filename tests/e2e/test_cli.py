@@ -329,9 +329,18 @@ def test_the_workers_and_the_api_end_with_a_dev_that_is_killed(project: Path) ->
 def test_dev_says_that_its_port_is_taken(project: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        done = duragraph("dev", "--port", port, cwd=project)
+        done = duragraph("dev", "--port", port, cwd=project, DURAGRAPH_PORT="1")
     assert done.returncode == 2
     assert f"port {port} is taken" in done.stderr
+
+
+def test_dev_listens_where_the_environment_says_unless_a_flag_says_otherwise(project: Path) -> None:
+    with socket.create_server(("127.0.0.2", 0)) as taken:
+        port = taken.getsockname()[1]
+        done = duragraph("dev", cwd=project, DURAGRAPH_HOST="127.0.0.2", DURAGRAPH_PORT=str(port))
+    assert (done.returncode, f"port {port} is taken" in done.stderr) == (2, True)
+    wrong = duragraph("dev", cwd=project, DURAGRAPH_PORT="http")
+    assert (wrong.returncode, "DURAGRAPH_PORT is 'http' and must be a number" in wrong.stderr) == (2, True)
 
 
 # bad input
@@ -458,6 +467,14 @@ def test_list_tells_the_states_apart(scene: Scene) -> None:
         assert [run["run_id"] for run in ask(scene, "runs", "list", "--status", status)] == [run_id]
     assert [run["run_id"] for run in ask(scene, "runs", "list", "--limit", 1)] == [waits]
     assert ask(scene, "runs", "list", "--graph", "other") == []
+
+
+def test_a_change_of_state_that_a_worker_makes_is_shown_but_not_listed(scene: Scene) -> None:
+    scene.worker()
+    steps = [{"updates": [{"values": {"target": 1}}]}]
+    update = str(scene.call("begin_update", scene.thread(graph_id="counter"), steps))
+    assert ask(scene, "runs", "list") == ask(scene, "runs", "list", "--status", "pending") == []
+    assert ask(scene, "runs", "show", update)["run"]["kind"] == "update"
 
 
 def test_show_says_why_a_run_waits(scene: Scene) -> None:

@@ -51,7 +51,7 @@ def published(server: Server) -> Iterator[Live]:
 
 @contextmanager
 def worker(python: str, url: str, name: str) -> Iterator[subprocess.Popen[bytes]]:
-    process = subprocess.Popen([python, str(PUBLISHED / "agent.py"), url, name], stdout=subprocess.DEVNULL)
+    process = subprocess.Popen([python, "-I", str(PUBLISHED / "agent.py"), url, name], stdout=subprocess.DEVNULL)
     try:
         yield process
     finally:
@@ -79,7 +79,7 @@ def served(published: Live, python: str) -> Iterator[Live]:
 
 def test_its_client_does_its_whole_repertoire(served: Live, python: str) -> None:
     printed = subprocess.run(
-        [python, str(PUBLISHED / "client.py"), served.url], check=True, capture_output=True, text=True, timeout=90
+        [python, "-I", str(PUBLISHED / "client.py"), served.url], check=True, capture_output=True, text=True, timeout=90
     )
     found = json.loads(printed.stdout)
     sync = found["sync"]
