@@ -51,10 +51,15 @@ begin
     where w.shard = v_thread.shard and w.tenant_id = p_tenant and w.thread_id = p_thread and w.checkpoint_id = any(v_gone);
     delete from duragraph.interrupts i
     where i.shard = v_thread.shard and i.tenant_id = p_tenant and i.thread_id = p_thread and i.checkpoint_id = any(v_gone);
+    delete from duragraph.state_updates u
+    where u.shard = v_thread.shard and u.tenant_id = p_tenant and u.thread_id = p_thread and u.checkpoint_id = any(v_gone);
     -- A run that is retried starts from what is left.
-    update duragraph.runs r set checkpoint_id = null
+    update duragraph.runs r
+    set
+      checkpoint_id = case when not r.checkpoint_id = any(v_gone) then r.checkpoint_id end,
+      start_checkpoint_id = case when not r.start_checkpoint_id = any(v_gone) then r.start_checkpoint_id end
     where r.shard = v_thread.shard and r.tenant_id = p_tenant and r.thread_id = p_thread and not r.temporary
-      and r.checkpoint_id = any(v_gone);
+      and (r.checkpoint_id = any(v_gone) or r.start_checkpoint_id = any(v_gone));
   end if;
   return cardinality(v_gone);
 end
