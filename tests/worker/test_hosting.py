@@ -201,6 +201,13 @@ async def test_a_crash_at_a_breakpoint_does_not_pass_it(side: str, nodes: Any, d
         assert (found["next"], found["values"]) == (wanted["next"], wanted["values"]), f"crash after write {at}"
 
 
+@pytest.mark.parametrize("graph", [more.leaving, more.leaving_async], ids=["sync", "async"])
+async def test_a_node_that_calls_exit_ends_its_run_and_not_the_worker(graph: Any, db: psycopg.Connection[Any]):
+    stage = await host(db, graph)
+    await stage.run({"input": {}})
+    assert stage.output()["output"]["__error__"] == {"error": "NodeError", "message": "a node raised SystemExit(3)"}
+
+
 async def test_an_exception_that_cannot_be_printed_ends_the_run_all_the_same(db: psycopg.Connection[Any]):
     stage = await host(db, more.breaking)
     run_id = await stage.run({"input": {}, "stream_mode": ["tasks"]})

@@ -9,6 +9,7 @@
 | store | the graph's BaseStore |
 | outbox | puts checkpoints and events in order |
 | rendering | values as JSON |
+| exits | `sys.exit()` in a node ends the run, not the worker |
 
 Nothing here is imported before a graph of LangGraph is named. Needs `pip install "duragraph-worker[langgraph]"`.
 """
