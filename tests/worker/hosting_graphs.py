@@ -196,3 +196,10 @@ async def _leave_async(state: Answers) -> Answers:
 
 leaving = StateGraph(Answers).add_node("leave", _leave).add_edge(START, "leave").compile()
 leaving_async = StateGraph(Answers).add_node("leave", _leave_async).add_edge(START, "leave").compile()
+
+whole = (
+    StateGraph(Annotated[list[Any], operator.add])
+    .add_node("one", lambda state: [len(state)])
+    .add_edge(START, "one")
+    .compile()
+)

@@ -272,6 +272,13 @@ async def test_a_functional_graph_shows_what_it_returned(db: psycopg.Connection[
     assert stage.state()["values"] == {"result": 12}
 
 
+async def test_a_state_that_is_a_list_is_shown_as_one_and_so_is_what_its_nodes_gave(db: psycopg.Connection[Any]):
+    stage = await host(db, more.whole)
+    await stage.play([{"input": ["a"]}, {"input": ["b"]}])
+    assert values(stage) == ["a", 1, "b", 3]
+    assert stage.history()[1]["tasks"][0]["result"] == [3]
+
+
 async def test_types_of_the_schema_come_back_as_such_and_are_shown_as_json(db: psycopg.Connection[Any]):
     stage = await host(db, more.typed)
     await stage.play([{"input": {"item": "tea"}}])

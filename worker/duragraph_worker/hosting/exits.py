@@ -1,4 +1,4 @@
-"""Keeps a node that calls `sys.exit()` from ending the worker: asyncio lets SystemExit out of any task and of its loop."""
+"""Keeps a node that calls `sys.exit()` from ending the worker: asyncio lets SystemExit out of a task and its loop."""
 
 from __future__ import annotations
 
