@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import operator
+import sys
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated, Any
@@ -181,5 +182,24 @@ kept = (
     .add_node("two", lambda state: {"seen": [state["secret"]]})
     .add_edge(START, "one")
     .add_edge("one", "two")
+    .compile()
+)
+
+
+def _leave(state: Answers) -> Answers:
+    sys.exit(3)
+
+
+async def _leave_async(state: Answers) -> Answers:
+    sys.exit(3)
+
+
+leaving = StateGraph(Answers).add_node("leave", _leave).add_edge(START, "leave").compile()
+leaving_async = StateGraph(Answers).add_node("leave", _leave_async).add_edge(START, "leave").compile()
+
+whole = (
+    StateGraph(Annotated[list[Any], operator.add])
+    .add_node("one", lambda state: [len(state)])
+    .add_edge(START, "one")
     .compile()
 )

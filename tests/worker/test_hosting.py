@@ -202,6 +202,13 @@ async def test_a_crash_at_a_breakpoint_does_not_pass_it(side: str, nodes: Any, d
         assert (found["next"], found["values"]) == (wanted["next"], wanted["values"]), f"crash after write {at}"
 
 
+@pytest.mark.parametrize("graph", [more.leaving, more.leaving_async], ids=["sync", "async"])
+async def test_a_node_that_calls_exit_ends_its_run_and_not_the_worker(graph: Any, db: psycopg.Connection[Any]):
+    stage = await host(db, graph)
+    await stage.run({"input": {}})
+    assert stage.output()["output"]["__error__"] == {"error": "NodeError", "message": "a node raised SystemExit(3)"}
+
+
 async def test_an_exception_that_cannot_be_printed_ends_the_run_all_the_same(db: psycopg.Connection[Any]):
     stage = await host(db, more.breaking)
     run_id = await stage.run({"input": {}, "stream_mode": ["tasks"]})
@@ -264,6 +271,13 @@ async def test_a_functional_graph_shows_what_it_returned(db: psycopg.Connection[
     await stage.play([{"input": {"n": 3}}])
     assert values(stage) == {"result": 12}
     assert stage.state()["values"] == {"result": 12}
+
+
+async def test_a_state_that_is_a_list_is_shown_as_one_and_so_is_what_its_nodes_gave(db: psycopg.Connection[Any]):
+    stage = await host(db, more.whole)
+    await stage.play([{"input": ["a"]}, {"input": ["b"]}])
+    assert values(stage) == ["a", 1, "b", 3]
+    assert stage.history()[1]["tasks"][0]["result"] == [3]
 
 
 async def test_types_of_the_schema_come_back_as_such_and_are_shown_as_json(db: psycopg.Connection[Any]):

@@ -10,6 +10,7 @@
 | embeddings | embedders named by provider |
 | outbox | puts checkpoints and events in order |
 | rendering | values as JSON |
+| exits | `sys.exit()` in a node ends the run, not the worker |
 
 Nothing here is imported before a graph of LangGraph is named. Needs `pip install "duragraph-worker[langgraph]"`.
 """

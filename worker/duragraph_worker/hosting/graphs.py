@@ -15,6 +15,7 @@ from pydantic.errors import PydanticSchemaGenerationError, PydanticUserError
 from duragraph_worker.errors import GraphError
 from duragraph_worker.executor import Outcome
 from duragraph_worker.hosted import HostedGraph, HostedJournal
+from duragraph_worker.hosting.exits import keep_exits_inside
 from duragraph_worker.hosting.running import HostedRun
 from duragraph_worker.journal import Claim, run_config
 
@@ -59,6 +60,7 @@ class LangGraphGraph(HostedGraph):
 
     async def execute(self, claim: Claim, journal: HostedJournal) -> Outcome:
         """One attempt at a run."""
+        keep_exits_inside()
         async with self._loaded(run_config(claim)) as graph:
             return await HostedRun(graph, claim, journal).run()
 

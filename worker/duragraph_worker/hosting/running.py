@@ -144,9 +144,11 @@ class HostedRun:
         return item
 
     def _step(self, key: Key, task_id: str, name: str, writes: Sequence[tuple[str, Any]]) -> StepItem:
-        result: dict[str, Any] = {}
+        result: Any = {}
         for channel, value in writes:
-            if channel == _RETURN or not channel.startswith(("__", "branch:to:", "join:")):
+            if channel == "__root__":  # the whole state, which is no object
+                result = jsonable(value)
+            elif channel == _RETURN or not channel.startswith(("__", "branch:to:", "join:")):
                 result[channel] = jsonable(value)
         began = self._began.get(task_id)
         return StepItem(
