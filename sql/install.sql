@@ -15,7 +15,7 @@ set local check_function_bodies = off;
 
 do $$
 begin
-  if exists (select from duragraph.migrations where version > 7) then
+  if exists (select from duragraph.migrations where version > 8) then
     raise exception using
       errcode = 'DG503',
       message = 'the database is newer than these files',
@@ -71,6 +71,13 @@ select not exists (select from duragraph.migrations where version = 7) as pendin
 \ir migrations/0007_vectors.sql
 insert into duragraph.migrations (version, name, checksum)
 values (7, 'vectors', '31e03db103e25d2aea6f1fb5ba63b21b2c6cedca4f217d99760a6b03b0369fb4');
+\endif
+
+select not exists (select from duragraph.migrations where version = 8) as pending \gset
+\if :pending
+\ir migrations/0008_keys_of_runs.sql
+insert into duragraph.migrations (version, name, checksum)
+values (8, 'keys_of_runs', '81218e5b1fcab208ff1d6d615737558c5746000cef897de55eba8c4eb4101385');
 \endif
 
 \ir functions/append_events.sql
