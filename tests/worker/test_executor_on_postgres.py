@@ -100,6 +100,11 @@ class Stage:
         if "resume" in body:
             body["command"] = {"resume": body.pop("resume")}
         run_id: str = self.call("create_runs", 1, [{"thread_id": self.thread_id, "body": body}])[0]["run_id"]
+        await self.attempts()
+        return run_id
+
+    async def attempts(self) -> None:
+        """Play what waits; where the worker dies of it, once more by the next."""
         for _ in range(3):
             claims = self.call("claim_runs", self.worker_key, 10)["runs"]
             if not claims:
@@ -111,7 +116,6 @@ class Stage:
                 self.db.execute("update duragraph.leases set expires_at = now() - interval '1 hour'")
                 self.call("release_expired_leases", 100)
                 self.db.execute("update duragraph.worker_heartbeats set expires_at = now() + interval '1 hour'")
-        return run_id
 
     def events(self, run_id: str) -> list[tuple[str, Any]]:
         """The frames of a run, as its subscribers get them."""

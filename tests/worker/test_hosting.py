@@ -154,13 +154,15 @@ async def test_whoever_waits_is_told_all_questions_that_are_left(db: psycopg.Con
     assert values(stage)["status"] == "done"
 
 
+@pytest.mark.parametrize("durability", ["async", "exit"])
 @pytest.mark.parametrize("graph", [more.twice, more.twice_inside], ids=["in the graph", "in a subgraph"])
-async def test_a_crash_gives_the_answer_to_no_other_question(graph: Any, db: psycopg.Connection[Any]):
+async def test_a_crash_gives_the_answer_to_no_other_question(graph: Any, durability: str, db: psycopg.Connection[Any]):
+    calls = [{"input": {}, "durability": durability}, {"resume": "a", "durability": durability}]
     undisturbed = await host(db, graph)
-    await undisturbed.play([{"input": {}}, {"resume": "a"}])
+    await undisturbed.play(calls)
     for at in range(1, undisturbed.writes + 1):
         crashed = await host(db, graph, crash_at=at)
-        await crashed.play([{"input": {}}, {"resume": "a"}])
+        await crashed.play(calls)
         assert [one["value"] for one in crashed.state()["interrupts"]] == ["second, after a?"], (
             f"crash after write {at}"
         )
@@ -324,10 +326,35 @@ async def test_an_update_that_the_graph_refuses_changes_nothing(db: psycopg.Conn
     assert stage.state() == before
 
 
-async def update(stage: Hosting, one: dict[str, Any]) -> Any:
-    run_id = stage.call("begin_update", 1, stage.thread_id, [{"updates": [one]}])
-    (claim,) = stage.call("claim_runs", stage.worker_key, 10)["runs"]
-    await stage.execute(claim)
+async def test_a_refused_superstep_takes_those_before_it_with_it(db: psycopg.Connection[Any]):
+    stage = await host(db, toys.counter)
+    await stage.play([{"input": {"target": 1}}])
+    before = stage.state()
+    made = await update(
+        stage, {"values": {"target": 5}, "as_node": "prepare"}, {"values": {"target": 6}, "as_node": "nowhere"}
+    )
+    assert made["refused"]["error"] == "InvalidUpdateError"
+    assert stage.state() == before
+
+
+async def test_a_crash_makes_no_superstep_of_an_update_twice(db: psycopg.Connection[Any]):
+    async def updated(crash_at: int | None) -> Hosting:
+        stage = await host(db, toys.counter, crash_at=crash_at)
+        await stage.play([{"input": {"target": 1}}])
+        for log in ("first", "second"):
+            await update(stage, *({"values": {"log": [f"{log} {n}"]}, "as_node": "prepare"} for n in range(2)))
+        return stage
+
+    undisturbed = await updated(None)
+    wanted = undisturbed.state()["values"]
+    assert wanted["log"][-4:] == ["first 0", "first 1", "second 0", "second 1"]
+    for at in range(1, undisturbed.writes + 1):
+        assert (await updated(at)).state()["values"] == wanted, f"crash after write {at}"
+
+
+async def update(stage: Hosting, *supersteps: dict[str, Any]) -> Any:
+    run_id = stage.call("begin_update", 1, stage.thread_id, [{"updates": [one]} for one in supersteps])
+    await stage.attempts()
     return stage.call("run_output", 1, run_id)["output"]
 
 

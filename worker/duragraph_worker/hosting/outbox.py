@@ -38,11 +38,15 @@ class Outbox:
     """The way from a hosted graph to the run's journal. To be used from one event loop.
 
     `add` puts a Write at the end. A checkpoint has two halves: `content` comes from the saver, `info` from the stream;
-    whichever comes first holds the place. Errors of the journal are raised by `check` and `flushed`.
+    whichever comes first holds the place. With `at_once` only events go out as they come; all else waits for `flushed`
+    and goes in one Write, at best the last, so that no crash leaves a part of it. Errors of the journal are raised by
+    `check` and `flushed`.
     """
 
-    def __init__(self, journal: Journal) -> None:
+    def __init__(self, journal: Journal, at_once: bool = False) -> None:
         self._journal = journal
+        self._at_once = at_once
+        self._kept: list[Write] = []
         self._slots: deque[_Slot] = deque()
         self._open: dict[Key, _Slot] = {}
         self._known: dict[str, tuple[Key, Info]] = {}
@@ -91,12 +95,13 @@ class Outbox:
         if self._problem is not None:
             raise self._problem
 
-    async def flushed(self) -> None:
-        """Return when all that can go out is stored."""
+    async def flushed(self, last: Write | None = None) -> None:
+        """Return when all that can go out is stored, and `last` behind it."""
         while self._pump is not None:
             await asyncio.shield(self._pump)
         self.check()
-        await self._journal.commit(Write())
+        kept, self._kept = self._kept, []
+        await self._journal.commit(join_writes([*kept, last or Write()]))
 
     def close(self) -> None:
         """Stop sending."""
@@ -160,8 +165,19 @@ class Outbox:
         ready: list[Write] = []
         while self._slots and (write := self._slots[0].write) is not None:
             self._slots.popleft()
-            ready.append(write)
-        return ready
+            ready.append(self._let_through(write) if self._at_once else write)
+        return [write for write in ready if write]
+
+    def _let_through(self, write: Write) -> Write:
+        """The events of a Write, unless they show a checkpoint that is kept, or come behind such."""
+        events = write.get("events", [])
+        if any("checkpoint_id" in event for event in events) or any("events" in kept for kept in self._kept):
+            self._kept.append(write)
+            return Write()
+        write.pop("events", None)
+        if write:
+            self._kept.append(write)
+        return Write(events=events) if events else Write()
 
 
 def _composed(slot: _Slot) -> Write:

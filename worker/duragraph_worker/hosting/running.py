@@ -46,7 +46,8 @@ class HostedRun:
         self.claim = claim
         self.kwargs: dict[str, Any] = claim.get("kwargs") or {}
         self.thread_id = claim["thread_id"]
-        self.outbox = Outbox(journal)
+        self._exit = self.kwargs.get("durability") == "exit"
+        self.outbox = Outbox(journal, at_once=self._exit or "state_update" in self.kwargs)
         self.read_checkpoints = journal.read_checkpoints
         self.starts_empty = not (claim.get("checkpoint") or {}).get("saved")
         shown = graph.stream_channels_asis
@@ -67,7 +68,6 @@ class HostedRun:
         self._asked: list[Any] = []
         for task in (claim.get("checkpoint") or {}).get("tasks") or ():
             self._names[task["id"]] = task["name"]
-        self._exit = self.kwargs.get("durability") == "exit"
         self._frames = Frames(
             self.kwargs.get("stream_mode") or ["values"], subgraphs=bool(self.kwargs.get("subgraphs"))
         )
@@ -360,9 +360,8 @@ class HostedRun:
         if self._held is not None:
             self._emit(self._frames.of((), "values", self._held))
             self._held = None
-        await self.outbox.flushed()
         write["end"] = end
-        await self._journal.commit(write)
+        await self.outbox.flushed(write)
         return Outcome(
             outcome.status,
             outcome.values,
@@ -393,9 +392,7 @@ class HostedRun:
             await self._journal.commit(Write(end=EndItem(status="success", output={"refused": told(problem)})))
             return Outcome("success")
         self.outbox.finish()
-        await self.outbox.flushed()
-        output = {"checkpoint_id": self.outbox.head}
-        await self._journal.commit(Write(end=EndItem(status="success", output=output)))
+        await self.outbox.flushed(Write(end=EndItem(status="success", output={"checkpoint_id": self.outbox.head})))
         return Outcome("success")
 
 
