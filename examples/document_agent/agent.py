@@ -22,7 +22,7 @@ if os.environ.get("OPENAI_API_KEY") or os.environ.get("OPENAI_BASE_URL"):
 PAUSE = float(os.environ.get("DEMO_PAUSE") or 0)  # seconds between digests, so that quoting can be watched
 KINDS = {".md", ".txt", ".rst", ".py", ".sql"}
 SKIPPED = re.compile(r"(^|/)(\.|build/|dist/|node_modules/|site-packages/)")
-MAX_BYTES, MAX_DOCUMENTS, MAX_PROMPT, MAX_PASSAGES = 100_000, 500, 20_000, 6
+MAX_BYTES, MAX_DOCUMENTS, MAX_PROMPT, MAX_PASSAGES = 100_000, 1000, 20_000, 6
 WIDTH = 8  # digests at once: what a killed worker has in flight, and the most it can lose
 
 DIGEST = "Say in at most three sentences what this document is about."

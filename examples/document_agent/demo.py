@@ -26,7 +26,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from agent import MODEL, PROVIDER, WIDTH, find_documents
+from agent import MAX_DOCUMENTS, MODEL, PROVIDER, WIDTH, find_documents
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
@@ -200,7 +200,8 @@ async def play(stage: Stage, folder: Path, question: str) -> Watched:
         stage.start_workers(pause=min(1.0, WATCHABLE / len(documents)) if PROVIDER == "extractive" else 0.0)
         await until("three workers are there", stage, lambda: _are_healthy(client))
         _say("workers", f"{', '.join(WORKERS)}: three processes, lease {LEASE_SECONDS} s, {WIDTH} digests at once")
-        _say("documents", f"{len(documents)} in {'this repository' if folder == REPOSITORY else folder}")
+        first = "the first " if len(documents) == MAX_DOCUMENTS else ""
+        _say("documents", f"{first}{len(documents)} in {'this repository' if folder == REPOSITORY else folder}")
         _say("model", _model())
         _say("question", question)
         screen.print()
