@@ -13,7 +13,7 @@ from duragraph import sqlfiles
 
 ROOT = Path(__file__).parent.parent
 # Put together here, so that this file does not break its own rule.
-REGISTRIES = ["pypi" + ".org", "pythonhosted" + ".org", "npmjs" + ".org", "npmjs" + ".com", "deb.debian" + ".org"]
+REGISTRIES = ["pypi" + ".org", "python" + "hosted.org", "npmjs" + ".org", "npmjs" + ".com", "deb.debian" + ".org"]
 MACHINE_PATH = re.compile(r"(?<![\w.$})])/(?:work|root|home/\w+)/")
 
 
