@@ -450,11 +450,6 @@ class Hub:
                 reader.stop()
 
     @property
-    def followed(self) -> int:
-        """How many runs are followed here."""
-        return len(self._runs)
-
-    @property
     def readers(self) -> int:
         """How many readers there are."""
         return sum(len(run.readers) for run in self._runs.values())

@@ -214,12 +214,6 @@ def _json_words(name: str, value: str) -> list[str]:
     return words
 
 
-def query_uuid(req: Request, name: str) -> UUID | None:
-    """A UUID, or None when absent."""
-    raw = req.get_param(name)
-    return None if raw is None else path_uuid(raw, name)
-
-
 def _wrong(name: str, problem: str, code: str = "invalid_parameter") -> Invalid:
     return Invalid(f"{name}: {problem}", code=code, field=name)
 
