@@ -11,6 +11,7 @@ import orjson
 from duragraph.api.stream import cancel_runs
 from duragraph.deps import Deps
 from duragraph.errors import DuragraphError, Malformed, NotFound, Unavailable
+from duragraph.hub import GONE
 
 _PATIENCE = 30.0
 
@@ -24,16 +25,17 @@ async def update_by_worker(deps: Deps, thread_id: UUID, supersteps: list[dict[st
     deps.hub.ready()
     try:
         async with asyncio.timeout(_PATIENCE):
-            status = await deps.hub.wait_done(run)
+            await deps.hub.wait_done(run)
     except TimeoutError:
-        await cancel_runs(deps, {"run_ids": [str(run)], "action": "rollback", "reason": "no worker took it"})
-        raise Unavailable(
-            "no worker made the change within 30 s",
-            code="no_worker",
-            hint="start a worker that serves the thread's graph, or wait until one has time",
-            retry_after=5.0,
-        ) from None
-    output = await _output(deps, run)
+        if await cancel_runs(deps, {"run_ids": [str(run)], "action": "rollback", "reason": "no worker took it"}):
+            raise Unavailable(
+                "no worker made the change within 30 s",
+                code="no_worker",
+                hint="start a worker that serves the thread's graph, or wait until one has time",
+                retry_after=5.0,
+            ) from None
+        # else it was made at the last moment
+    status, output = await _outcome(deps, run)
     refused = output.get("refused")
     if status == "success" and isinstance(refused, dict):
         raise Malformed(f"{refused.get('error')}: {refused.get('message')}", code="update_refused", field="values")
@@ -44,11 +46,11 @@ async def update_by_worker(deps: Deps, thread_id: UUID, supersteps: list[dict[st
     return made
 
 
-async def _output(deps: Deps, run: UUID) -> dict[str, Any]:
-    """What came of it; of one that another run interrupted that is the thread's values, and nothing if rolled back."""
+async def _outcome(deps: Deps, run: UUID) -> tuple[str, dict[str, Any]]:
+    """Its status, and what came of it: of one that another run interrupted that is the thread's values."""
     try:
-        _, _, raw = await deps.store.run_output(deps.tenant, run)
+        status, _, raw = await deps.store.run_output(deps.tenant, run)
     except NotFound:
-        return {}
+        return GONE, {}
     output = orjson.loads(raw)
-    return output if isinstance(output, dict) else {}
+    return status, output if isinstance(output, dict) else {}

@@ -6,11 +6,13 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
+from uuid import UUID
 
 import httpx
 import pytest
 
 from duragraph.api import updates
+from duragraph.hub import Hub
 from duragraph_worker import Worker
 from tests.api.conftest import Live, Serving
 from tests.waiting import wait_for_async
@@ -101,6 +103,25 @@ async def test_without_a_worker_it_is_503_and_the_thread_is_free_again(
         assert int(refused.headers["Retry-After"]) > 0
         assert (await client.get(f"/threads/{thread}/state")).json() == before
         assert (await client.get(f"/threads/{thread}")).json()["status"] == "idle"
+
+
+async def test_a_change_made_just_when_patience_ends_is_no_failure(
+    running: Live, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wait_done = Hub.wait_done
+
+    async def too_late(hub: Hub, run_id: UUID) -> str:
+        await wait_done(hub, run_id)
+        raise TimeoutError
+
+    async with working(running) as client:
+        thread = await thread_after_a_run(client)
+        monkeypatch.setattr(Hub, "wait_done", too_late)
+        made = await client.post(f"/threads/{thread}/state", json={"values": {"target": 5}, "as_node": "prepare"})
+        assert made.status_code == 200, made.text
+        state = (await client.get(f"/threads/{thread}/state")).json()
+        assert state["checkpoint"]["checkpoint_id"] == made.json()["checkpoint"]["checkpoint_id"]
+        assert state["values"]["target"] == 5
 
 
 @pytest.mark.parametrize("strategy", ["interrupt", "rollback"])
